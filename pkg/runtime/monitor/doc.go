@@ -1,0 +1,2 @@
+// Package monitor is the per-node monitor.
+package monitor
