@@ -1,0 +1,179 @@
+package sandbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	resolvConfName = "resolv.conf"
+	hostsName      = "hosts"
+	hostnameName   = "hostname"
+
+	// maxHostFile bounds what is copied from the host's /etc.
+	maxHostFile = 256 << 10
+	// defaultShmSize is what Docker made the custom.
+	defaultShmSize = 64 << 20
+	hostShm        = "/dev/shm"
+)
+
+// hostname chooses the pod's name: the one asked for, else the pod's made fit,
+// else the host's. In the host's UTS namespace it is the host's.
+func hostname(p Params) (string, error) {
+	if !p.HostNetwork {
+		if p.Hostname != "" {
+			return p.Hostname, nil
+		}
+		if name := fitHostname(p.Name); name != "" {
+			return name, nil
+		}
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("read the host's name: %w", err)
+	}
+	if validateHostname(host) != nil || host == "" {
+		return "localhost", nil
+	}
+	return host, nil
+}
+
+// fitHostname makes a DNS label of at most 63 bytes from any string.
+func fitHostname(name string) string {
+	fit := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '.', r == '-':
+			return r
+		}
+		return '-'
+	}, name)
+	return strings.Trim(fit[:min(len(fit), 63)], ".-")
+}
+
+// writeStaticFiles writes what does not depend on the network.
+func (m *Manager) writeStaticFiles(dir string, p Params, name string) error {
+	resolv, err := m.resolvConf(p.DNS)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		writeShared(filepath.Join(dir, resolvConfName), resolv),
+		writeShared(filepath.Join(dir, hostnameName), []byte(name+"\n")),
+	)
+}
+
+// resolvConf writes one line of each kind, as kubelet's own fake does; every
+// word in them has been validated. Without any it is the host's file.
+func (m *Manager) resolvConf(dns *DNS) ([]byte, error) {
+	if dns.empty() {
+		return readHostFile(m.config.HostResolvConf)
+	}
+	var b bytes.Buffer
+	for _, s := range dns.Servers {
+		fmt.Fprintf(&b, "nameserver %s\n", s)
+	}
+	if len(dns.Searches) > 0 {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(dns.Searches, " "))
+	}
+	if len(dns.Options) > 0 {
+		fmt.Fprintf(&b, "options %s\n", strings.Join(dns.Options, " "))
+	}
+	return b.Bytes(), nil
+}
+
+// localHosts are the lines that kubelet, too, begins its hosts files with.
+const localHosts = `127.0.0.1	localhost
+::1	localhost ip6-localhost ip6-loopback
+fe00::0	ip6-localnet
+fe00::0	ip6-mcastprefix
+fe00::1	ip6-allnodes
+fe00::2	ip6-allrouters
+`
+
+// writeHosts writes the hosts file once the addresses are known. In the host's
+// network it is the host's.
+func (m *Manager) writeHosts(dir string, p Params, name string, ips []netip.Addr) error {
+	path := filepath.Join(dir, hostsName)
+	if p.HostNetwork {
+		hosts, err := readHostFile(m.config.HostHosts)
+		if err != nil {
+			return err
+		}
+		return writeShared(path, hosts)
+	}
+	names := name
+	if short, _, dotted := strings.Cut(name, "."); dotted {
+		names += " " + short
+	}
+	b := bytes.NewBufferString(localHosts)
+	for _, ip := range ips {
+		fmt.Fprintf(b, "%s\t%s\n", ip, names)
+	}
+	return writeShared(path, b.Bytes())
+}
+
+// readHostFile reads a small regular file of the host; none is an empty one.
+func readHostFile(path string) ([]byte, error) {
+	// O_NONBLOCK: a FIFO in its place must not hold up a pod.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := readRegular(f)
+	return b, errors.Join(err, f.Close())
+}
+
+func readRegular(f *os.File) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("read %s: not a regular file but %s", f.Name(), info.Mode())
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxHostFile+1))
+	if err == nil && len(b) > maxHostFile {
+		err = fmt.Errorf("read %s: more than %d bytes", f.Name(), maxHostFile)
+	}
+	return b, err
+}
+
+// writeShared writes a file that containers read, whatever users they run as
+// and whatever the umask is. Nobody reads it before the sandbox is ready.
+func writeShared(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|unix.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Chmod(0o644), f.Close())
+}
+
+// mountShm mounts the pod's /dev/shm.
+func mountShm(dir string, size int64) error {
+	if size == 0 {
+		size = defaultShmSize
+	}
+	target := filepath.Join(dir, shmMountName)
+	if err := os.Mkdir(target, 0o700); err != nil {
+		return err
+	}
+	options := fmt.Sprintf("mode=1777,size=%d", size)
+	err := unix.Mount("shm", target, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options)
+	if err != nil {
+		return &os.PathError{Op: "mount tmpfs on", Path: target, Err: err}
+	}
+	return nil
+}

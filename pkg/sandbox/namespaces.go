@@ -1,0 +1,198 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
+)
+
+// namespace is one kind of namespace that a pod may have of its own.
+type namespace struct {
+	pin  string // name of the pin below the state directory
+	proc string // name below /proc/PID/ns
+	flag int    // of unshare(2)
+}
+
+var (
+	netNamespace = namespace{"netns", "net", unix.CLONE_NEWNET}
+	ipcNamespace = namespace{"ipcns", "ipc", unix.CLONE_NEWIPC}
+	utsNamespace = namespace{"utsns", "uts", unix.CLONE_NEWUTS}
+
+	allNamespaces = []namespace{netNamespace, ipcNamespace, utsNamespace}
+)
+
+// ownNamespaces are those that the pod does not share with the host. A pod in
+// the host's network also keeps the host's name.
+func ownNamespaces(p Params) []namespace {
+	var own []namespace
+	if !p.HostNetwork {
+		own = append(own, netNamespace, utsNamespace)
+	}
+	if !p.HostIPC {
+		own = append(own, ipcNamespace)
+	}
+	return own
+}
+
+func has(all []namespace, n namespace) bool {
+	for _, x := range all {
+		if x == n {
+			return true
+		}
+	}
+	return false
+}
+
+// nsSetup is what a thread does in new namespaces.
+type nsSetup struct {
+	dir        string // where the pins go; exists
+	namespaces []namespace
+	hostname   string
+	sysctls    []sysctl
+}
+
+// pinNamespaces makes the namespaces and leaves them pinned. It cannot be
+// interrupted: what it waits for is the kernel alone, and to return before the
+// thread is done would let a teardown overtake it.
+func pinNamespaces(s nsSetup) error {
+	if len(s.namespaces) == 0 {
+		return nil
+	}
+	result := make(chan error)
+	go func() { result <- s.onNewThread() }()
+	return <-result
+}
+
+// onNewThread runs the setup on a thread that ends with the calling goroutine,
+// which never unlocks it: a thread in foreign namespaces must not run anything
+// else, ever.
+func (s nsSetup) onNewThread() error {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		return s.run()
+	}
+	// The main thread would not end, and /proc/self/ns would show its
+	// namespaces as those of the whole process. While this goroutine holds
+	// it, the next one runs elsewhere.
+	defer runtime.UnlockOSThread()
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		result <- s.run()
+	}()
+	return <-result
+}
+
+// run does all that has to happen inside, on the thread that is given up for
+// it, and pins last: a pin stands for a finished namespace.
+func (s nsSetup) run() error {
+	flags := 0
+	for _, n := range s.namespaces {
+		flags |= n.flag
+	}
+	if err := unix.Unshare(flags); err != nil {
+		return os.NewSyscallError("unshare", err)
+	}
+	if has(s.namespaces, utsNamespace) {
+		if err := unix.Sethostname([]byte(s.hostname)); err != nil {
+			return os.NewSyscallError("sethostname", err)
+		}
+	}
+	if has(s.namespaces, netNamespace) {
+		if err := loopbackUp(); err != nil {
+			return err
+		}
+	}
+	if err := writeSysctls(s.sysctls); err != nil {
+		return err
+	}
+	for _, n := range s.namespaces {
+		pin := filepath.Join(s.dir, n.pin)
+		if err := createEmpty(pin); err != nil {
+			return err
+		}
+		if err := linux.Bind("/proc/thread-self/ns/"+n.proc, pin); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loopbackUp brings lo up in the network namespace of the calling thread; the
+// kernel then gives it its addresses.
+func loopbackUp() (err error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	request, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, request); err != nil {
+		return fmt.Errorf("read flags of lo: %w", err)
+	}
+	request.SetUint16(request.Uint16() | unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request); err != nil {
+		return fmt.Errorf("bring lo up: %w", err)
+	}
+	return nil
+}
+
+// createEmpty makes the file that a pin is mounted on.
+func createEmpty(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// pinned reports whether path is a mounted namespace.
+func pinned(path string) (bool, error) {
+	mounted, err := linux.IsMountPoint(path)
+	if err != nil || !mounted {
+		return false, err
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return false, &os.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	return st.Type == unix.NSFS_MAGIC, nil
+}
+
+// shmMountName is the directory with the pod's tmpfs.
+const shmMountName = "shm"
+
+// unmountAll takes away every mount a sandbox can have, whether it has it or
+// not. The names are fixed, so that no request and no record can choose what
+// is unmounted (CVE-2025-0750), and mountinfo, which is long on a busy node,
+// need not be read.
+func unmountAll(dir string) error {
+	errs := []error{linux.Unmount(filepath.Join(dir, shmMountName))}
+	for _, n := range allNamespaces {
+		errs = append(errs, linux.Unmount(filepath.Join(dir, n.pin)))
+	}
+	return errors.Join(errs...)
+}
+
+// intact reports whether all that keeps a pod's namespaces alive is mounted.
+func intact(dir string, p Params) (bool, error) {
+	for _, n := range ownNamespaces(p) {
+		ok, err := pinned(filepath.Join(dir, n.pin))
+		if err != nil || !ok {
+			return false, err
+		}
+	}
+	if p.HostIPC {
+		return true, nil
+	}
+	return linux.IsMountPoint(filepath.Join(dir, shmMountName))
+}

@@ -1,0 +1,133 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/cri-node/cri-node/pkg/sandbox/network"
+)
+
+// Key is what kubelet means by one attempt at one pod. Two sandboxes of one
+// key are never Creating or Ready at the same time.
+type Key struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid"`
+	Attempt   uint32 `json:"attempt"`
+}
+
+// Params is what a sandbox is made from. It is stored in the record.
+type Params struct {
+	Key
+	// Labels and Annotations are kept and handed back, never interpreted.
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+
+	// Hostname is the name in the UTS namespace, at most 64 bytes. Empty
+	// means the pod's name made fit, and with HostNetwork, where the UTS
+	// namespace is the host's, it is the host's name in any case.
+	Hostname string `json:"hostname,omitempty"`
+	// DNS is the content of resolv.conf; nil or empty means the host's.
+	DNS *DNS `json:"dns,omitempty"`
+	// PortMappings with HostPort 0 ask for nothing, nor does any of them
+	// with HostNetwork.
+	PortMappings []network.PortMapping `json:"portMappings,omitempty"`
+
+	// HostNetwork shares the network and UTS namespaces of the host, HostIPC
+	// its IPC namespace and /dev/shm. HostPID and SharedPID are only kept.
+	HostNetwork bool `json:"hostNetwork,omitempty"`
+	HostIPC     bool `json:"hostIPC,omitempty"`
+	HostPID     bool `json:"hostPID,omitempty"`
+	SharedPID   bool `json:"sharedPID,omitempty"`
+
+	// Sysctls are set in the pod's namespaces: net.*, kernel.shm*,
+	// kernel.msg*, kernel.sem and fs.mqueue.*, written with dots or slashes.
+	Sysctls map[string]string `json:"sysctls,omitempty"`
+	// ShmSize is the size of /dev/shm in bytes; 0 means 64 MiB.
+	ShmSize int64 `json:"shmSize,omitempty"`
+
+	// CgroupParent, RuntimeHandler, LogDirectory and Request are only kept.
+	// Request is opaque here: the caller's own encoding of what it was asked.
+	CgroupParent   string `json:"cgroupParent,omitempty"`
+	RuntimeHandler string `json:"runtimeHandler,omitempty"`
+	LogDirectory   string `json:"logDirectory,omitempty"`
+	Request        []byte `json:"request,omitempty"`
+}
+
+// DNS becomes the lines of a resolv.conf(5).
+type DNS struct {
+	Servers  []string `json:"servers,omitempty"`
+	Searches []string `json:"searches,omitempty"`
+	Options  []string `json:"options,omitempty"`
+}
+
+func (d *DNS) empty() bool {
+	return d == nil || len(d.Servers)+len(d.Searches)+len(d.Options) == 0
+}
+
+// clone keeps later changes by the caller out of the snapshots.
+func (p Params) clone() Params {
+	p.Labels = maps.Clone(p.Labels)
+	p.Annotations = maps.Clone(p.Annotations)
+	p.Sysctls = maps.Clone(p.Sysctls)
+	p.PortMappings = slices.Clone(p.PortMappings)
+	p.Request = slices.Clone(p.Request)
+	if p.DNS != nil {
+		p.DNS = &DNS{
+			Servers:  slices.Clone(p.DNS.Servers),
+			Searches: slices.Clone(p.DNS.Searches),
+			Options:  slices.Clone(p.DNS.Options),
+		}
+	}
+	return p
+}
+
+// State is where a sandbox is in its life; doc.go draws it.
+type State string
+
+// The states of a sandbox.
+const (
+	Creating State = "Creating"
+	Ready    State = "Ready"
+	NotReady State = "NotReady"
+)
+
+// Status is an immutable snapshot of a sandbox; readers must not change what
+// its maps and slices hold.
+type Status struct {
+	ID        string
+	Params    Params
+	CreatedAt time.Time
+	State     State
+	// Reason says in a word why a sandbox that nobody stopped is NotReady.
+	Reason string
+	// IPs are the pod's addresses in the order CNI gave them, while it has
+	// them. A pod in the host's network has none.
+	IPs []netip.Addr
+	// NetworkResult is the CNI result, while the pod is attached.
+	NetworkResult json.RawMessage
+	Namespaces    Namespaces
+	Files         Files
+	// Broken says why the record could not be believed. Params is empty then.
+	Broken string
+	// Debt says what of the network could not be released yet.
+	Debt string
+}
+
+// The reasons of a NotReady sandbox that nobody asked to stop.
+const (
+	ReasonReboot         = "NodeReboot"
+	ReasonNamespacesGone = "NamespacesGone"
+	ReasonBrokenRecord   = "BrokenRecord"
+	ReasonCreateFailed   = "CreateFailed"
+)
+
+// Namespaces are the paths of the pod's namespaces, "" for the host's.
+type Namespaces struct{ Net, IPC, UTS string }
+
+// Files are host paths to mount in each container at the place their names
+// say. Shm is a directory, and the host's /dev/shm with HostIPC.
+type Files struct{ ResolvConf, Hosts, Hostname, Shm string }
