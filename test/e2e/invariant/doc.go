@@ -1,0 +1,18 @@
+// Package invariant checks from outside that a node leaves nothing behind and
+// tells the truth. It reads the kernel and the disk only (mounts, network links,
+// cgroups, processes, address leases, packet filter rules, files) and shares no
+// code with the daemon, so that one mistake cannot hide in both.
+//
+// Collect gathers facts; a fact names the object it belongs to by the id in its
+// path or text. Two judgements are made of them:
+//
+//	Check     after every test: each fact belongs to an object the CRI lists,
+//	          and what the CRI says (running, exited, ready, its addresses) is so.
+//	Residue   at the end, with every pod removed: no fact is left that was not
+//	          there before the first pod.
+//
+// Both describe a quiet node. Settle repeats one until it is satisfied or its
+// time is over, since a node may finish freeing things after it has answered.
+//
+// It is not for measuring, and it changes nothing.
+package invariant

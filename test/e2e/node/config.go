@@ -1,0 +1,152 @@
+package node
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Options say what kind of node to start.
+type Options struct {
+	Binaries Binaries
+	// Number tells nodes apart that run at the same time, 0 to 99.
+	Number int
+	// DefaultHandler is "runc" when empty.
+	DefaultHandler string
+	// GateRuntime puts a gate before the default handler's executable, and
+	// GateNetwork one at the end of the plugin chain.
+	GateRuntime, GateNetwork bool
+	// NoConfList leaves the CNI directory empty, so that the daemon's own
+	// network is used.
+	NoConfList bool
+	// Extra is appended to the configuration file.
+	Extra string
+	// StartLimit bounds the time until the daemon answers; 0 means 20 s.
+	StartLimit time.Duration
+}
+
+// layout derives all names of a node from its directory and number.
+func (n *Node) layout(dir string, o Options) {
+	n.Dir = dir
+	n.Root, n.State = filepath.Join(dir, "root"), filepath.Join(dir, "state")
+	n.Logs, n.CertsDir = filepath.Join(dir, "logs"), filepath.Join(dir, "certs.d")
+	n.AuthFile = filepath.Join(dir, "auth.json")
+	n.socket = filepath.Join(dir, "cri.sock")
+	n.leaseDir = filepath.Join(dir, "leases")
+	n.holdDir = filepath.Join(dir, "gate", "hold")
+	n.bootID = filepath.Join(dir, "boot_id")
+	n.Bridge = fmt.Sprintf("e2e%d", o.Number)
+	n.CgroupParent = fmt.Sprintf("/e2e-%d-%s", o.Number, filepath.Base(dir))
+	n.Subnets = []netip.Prefix{
+		netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/22", 151+o.Number)),
+		netip.MustParsePrefix(fmt.Sprintf("fd00:e2e:%d::/64", o.Number+1)),
+	}
+}
+
+// write puts the node's files in place.
+func (n *Node) write() error {
+	for _, d := range []string{n.Root, n.State, n.Logs, n.CertsDir, n.leaseDir, n.holdDir, filepath.Join(n.Dir, "net.d")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := n.NewBoot(); err != nil {
+		return err
+	}
+	if n.options.GateRuntime {
+		gate := filepath.Join(n.Dir, "gate")
+		if err := os.Symlink(n.options.Binaries.Handlers[n.handler()], filepath.Join(gate, "real")); err != nil {
+			return err
+		}
+		if err := copyFile(n.options.Binaries.Gate, filepath.Join(gate, n.handler())); err != nil {
+			return err
+		}
+	}
+	if n.options.GateNetwork {
+		if err := copyFile(n.options.Binaries.Gate, filepath.Join(n.Dir, "gate", "e2e-gate")); err != nil {
+			return err
+		}
+	}
+	if !n.options.NoConfList {
+		list, err := json.MarshalIndent(n.confList(), "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(n.ConfListPath(), list, 0o644); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(n.Dir, "config.toml"), []byte(n.config()), 0o600)
+}
+
+// ConfListPath is the node's network configuration.
+func (n *Node) ConfListPath() string { return filepath.Join(n.Dir, "net.d", "10-e2e.conflist") }
+
+func (n *Node) handler() string {
+	if n.options.DefaultHandler != "" {
+		return n.options.DefaultHandler
+	}
+	if _, ok := n.options.Binaries.Handlers["runc"]; ok {
+		return "runc"
+	}
+	return slices.Sorted(maps.Keys(n.options.Binaries.Handlers))[0]
+}
+
+func (n *Node) config() string {
+	var b strings.Builder
+	quoted := make([]string, len(n.Subnets))
+	for i, s := range n.Subnets {
+		quoted[i] = fmt.Sprintf("%q", s)
+	}
+	fmt.Fprintf(&b, "[image]\ncerts_dirs = [%q]\nauth_files = [%q]\n", n.CertsDir, n.AuthFile)
+	fmt.Fprintf(&b, "[network]\nconf_dir = %q\nplugin_dirs = [%q, %q]\n",
+		filepath.Join(n.Dir, "net.d"), n.options.Binaries.CNI, filepath.Join(n.Dir, "gate"))
+	fmt.Fprintf(&b, "default_bridge = %q\ndefault_subnets = [%s]\ndata_dir = %q\n", n.Bridge, strings.Join(quoted, ", "), n.leaseDir)
+	fmt.Fprintf(&b, "[runtime]\ndefault_handler = %q\ncgroup_root = %q\n", n.handler(), n.CgroupParent)
+	for _, name := range slices.Sorted(maps.Keys(n.options.Binaries.Handlers)) {
+		path := n.options.Binaries.Handlers[name]
+		if n.options.GateRuntime && name == n.handler() {
+			path = filepath.Join(n.Dir, "gate", name)
+		}
+		fmt.Fprintf(&b, "[runtime.handlers.%s]\npath = %q\n", name, path)
+	}
+	b.WriteString(n.options.Extra)
+	return b.String()
+}
+
+func (n *Node) confList() map[string]any {
+	var ranges [][]map[string]string
+	for _, s := range n.Subnets {
+		ranges = append(ranges, []map[string]string{{"subnet": s.String()}})
+	}
+	plugins := []map[string]any{
+		{
+			"type": "bridge", "bridge": n.Bridge, "isGateway": true, "ipMasq": true, "hairpinMode": true,
+			"ipam": map[string]any{
+				"type": "host-local", "dataDir": n.leaseDir, "ranges": ranges,
+				"routes": []map[string]string{{"dst": "0.0.0.0/0"}, {"dst": "::/0"}},
+			},
+		},
+		{"type": "portmap", "capabilities": map[string]bool{"portMappings": true}, "snat": true},
+	}
+	if n.options.GateNetwork {
+		plugins = append(plugins, map[string]any{"type": "e2e-gate"})
+	}
+	return map[string]any{"cniVersion": "1.0.0", "name": n.networkName(), "plugins": plugins}
+}
+
+func (n *Node) networkName() string { return "net-" + n.Bridge }
+
+func copyFile(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, 0o755)
+}
