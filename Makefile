@@ -1,0 +1,175 @@
+# cri-node: `make` explains the targets.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS   += --no-builtin-rules --no-print-directory
+
+BIN     := $(CURDIR)/bin
+PREFIX  ?= /usr/local
+DESTDIR ?=
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# What runs containers and networks, at the versions we test with.
+RUNC_VERSION        := v1.5.2
+CNI_PLUGINS_VERSION := v1.9.1
+CNI_PLUGINS := main/bridge main/loopback main/ptp main/host-device ipam/host-local ipam/static \
+	meta/portmap meta/firewall meta/bandwidth meta/tuning
+# Tools that check the code; compiled on first use and kept in bin/tools.
+GOLANGCI_VERSION    := v2.15.0
+GOVULNCHECK_VERSION := v1.9.0
+
+APT_PACKAGES := gcc libc6-dev pkg-config libseccomp-dev crun busybox-static iproute2 nftables iptables
+
+GO           ?= go
+# Cgo is for runc and the race detector only; the program itself has none.
+BUILD        := CGO_ENABLED=0 $(GO) build -trimpath
+TEST         := CGO_ENABLED=1 $(GO) test -count=1
+UNIT_TIMEOUT ?= 20m
+E2E_TIMEOUT  ?= 40m
+FUZZTIME     ?= 30s
+# Flags of the daemon for `make run`, such as ARGS="--log-level 4".
+ARGS ?=
+# Arguments of `make bench`.
+BENCH_ARGS ?=
+
+# Tests find the daemon, runc and the CNI plugins here.
+export CRI_NODE_BIN_DIR := $(BIN)
+
+.PHONY: help
+help: ## Show this list.
+	@echo "make TARGET, as root on Linux with Go $$(sed -n 's/^go //p' go.mod) or newer:"
+	awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: deps build ## Get what is needed, start the daemon here and say what to try next.
+	@bash packaging/run.sh $(BIN)/cri-node $(ARGS)
+
+.PHONY: demo
+demo: deps build ## Show a pod at work: pull, two containers, log, exec, and away again.
+	@$(GO) run ./test/demo
+
+.PHONY: build
+build: ## Build bin/cri-node.
+	@mkdir -p $(BIN)
+	$(BUILD) -ldflags "-X main.version=$(VERSION)" -o $(BIN)/cri-node ./cmd/cri-node
+
+.PHONY: deps
+deps: apt $(BIN)/.runc-$(RUNC_VERSION) $(BIN)/.cni-$(CNI_PLUGINS_VERSION) ## Install Debian packages, build runc and the CNI plugins.
+
+# Packages are installed only where missing, so that nothing here needs a
+# network or root once they are there.
+.PHONY: apt
+apt:
+	@missing=()
+	for package in $(APT_PACKAGES); do
+		status=$$(dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null || true)
+		[ "$$status" = installed ] || missing+=($$package)
+	done
+	[ $${#missing[@]} -gt 0 ] || exit 0
+	if ! command -v apt-get >/dev/null; then
+		echo "This is no Debian: please install the likes of $${missing[*]}, then go on with 'make build'." >&2
+		exit 1
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	install=(apt-get -o DPkg::Lock::Timeout=300 install -qq -y --no-install-recommends "$${missing[@]}")
+	echo "Installing $${missing[*]}"
+	# The package lists may be missing or too old to install from.
+	"$${install[@]}" >/dev/null 2>&1 </dev/null || { apt-get -o DPkg::Lock::Timeout=300 update -qq; "$${install[@]}" </dev/null; }
+
+# The stamps carry the version, so that a new one is built.
+$(BIN)/.runc-$(RUNC_VERSION): | apt
+	@echo "Building runc $(RUNC_VERSION)"
+	mkdir -p $(BIN)
+	GOBIN=$(BIN) CGO_ENABLED=1 $(GO) install -trimpath -tags seccomp -ldflags "-X main.version=$(RUNC_VERSION:v%=%)" \
+		github.com/opencontainers/runc@$(RUNC_VERSION)
+	touch $@
+
+$(BIN)/.cni-$(CNI_PLUGINS_VERSION):
+	@echo "Building CNI plugins $(CNI_PLUGINS_VERSION)"
+	mkdir -p $(BIN)/cni
+	module=github.com/containernetworking/plugins
+	GOBIN=$(BIN)/cni CGO_ENABLED=0 $(GO) install -trimpath -ldflags "-s -w -X $$module/pkg/utils/buildversion.BuildVersion=$(CNI_PLUGINS_VERSION)" \
+		$(foreach plugin,$(CNI_PLUGINS),github.com/containernetworking/plugins/plugins/$(plugin)@$(CNI_PLUGINS_VERSION))
+	touch $@
+
+.PHONY: test
+test: deps build ## Run every test: format, vet, architecture, unit (with -race) and end to end.
+	@failed=()
+	for step in fmt vet unit e2e; do
+		echo "== make $$step"
+		$(MAKE) $$step || failed+=($$step)
+	done
+	if [ $${#failed[@]} -gt 0 ]; then
+		echo "FAIL: $${failed[*]}"
+		exit 1
+	fi
+	echo "PASS: fmt vet unit e2e"
+
+.PHONY: fmt
+fmt: ## Check that all Go files are formatted.
+	@bad=$$(gofmt -l cmd pkg test)
+	[ -z "$$bad" ] || { echo "run gofmt -w on:"; echo "$$bad"; exit 1; }
+
+.PHONY: vet
+vet: ## Run go vet.
+	@$(GO) vet ./cmd/... ./pkg/... ./test/...
+
+.PHONY: unit
+unit: ## Run the tests beside the code, with the race detector.
+	@$(TEST) -race -timeout $(UNIT_TIMEOUT) ./cmd/... ./pkg/... ./test/architecture/...
+
+.PHONY: e2e
+e2e: ## Run the end-to-end tests: real daemon, runtimes, network and registry.
+	@$(TEST) -p 1 -timeout $(E2E_TIMEOUT) ./test/e2e/...
+
+.PHONY: bench
+bench: deps build ## Measure a CRI endpoint, by default a daemon of our own (BENCH_ARGS=-help).
+	@$(GO) run ./test/bench $(BENCH_ARGS)
+
+.PHONY: check
+check: lint vuln test ## Run lint, vuln and test.
+
+.PHONY: lint
+lint: $(BIN)/tools/golangci-lint-$(GOLANGCI_VERSION) ## Run golangci-lint (compiles it on first use, which takes minutes).
+	@$< run ./cmd/... ./pkg/... ./test/...
+
+.PHONY: vuln
+vuln: $(BIN)/tools/govulncheck-$(GOVULNCHECK_VERSION) ## Look for known vulnerabilities in what we use.
+	@$< ./...
+
+$(BIN)/tools/golangci-lint-$(GOLANGCI_VERSION):
+	@echo "Building golangci-lint $(GOLANGCI_VERSION)"
+	mkdir -p $(@D)
+	GOBIN=$(@D) CGO_ENABLED=0 $(GO) install -trimpath github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv $(@D)/golangci-lint $@
+
+$(BIN)/tools/govulncheck-$(GOVULNCHECK_VERSION):
+	@echo "Building govulncheck $(GOVULNCHECK_VERSION)"
+	mkdir -p $(@D)
+	GOBIN=$(@D) CGO_ENABLED=0 $(GO) install -trimpath golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+	mv $(@D)/govulncheck $@
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz test for FUZZTIME (30s).
+	@grep -rl --include='*_test.go' '^func Fuzz' cmd pkg test | sort | while read -r file; do
+		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$file); do
+			echo "== $$name in $$(dirname $$file)"
+			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file)
+		done
+	done
+
+.PHONY: install
+install: deps build ## Install the program, runc, the plugins and the systemd unit below PREFIX (/usr/local).
+	@install -D -m 0755 $(BIN)/cri-node $(DESTDIR)$(PREFIX)/bin/cri-node
+	install -D -m 0755 $(BIN)/runc $(DESTDIR)$(PREFIX)/lib/cri-node/runc
+	install -d $(DESTDIR)$(PREFIX)/lib/cri-node/cni
+	install -m 0755 $(BIN)/cni/* $(DESTDIR)$(PREFIX)/lib/cri-node/cni/
+	install -D -m 0644 packaging/cri-node.service $(DESTDIR)$(PREFIX)/lib/systemd/system/cri-node.service
+	install -D -m 0644 packaging/crictl.yaml $(DESTDIR)$(PREFIX)/share/cri-node/crictl.yaml
+	echo "Installed below $(DESTDIR)$(PREFIX). Next: systemctl daemon-reload && systemctl enable --now cri-node"
+
+.PHONY: clean
+clean: ## Remove everything that was built.
+	@rm -rf $(BIN)

@@ -1,0 +1,142 @@
+package config
+
+import (
+	_ "embed"
+	"fmt"
+	"io"
+	"net/netip"
+	"time"
+)
+
+// Config is the whole configuration. The keys are documented in default.toml;
+// the comments here say only what a reader of the code needs besides.
+type Config struct {
+	Root    string  `toml:"root"`
+	State   string  `toml:"state"`
+	Server  Server  `toml:"server"`
+	Log     Log     `toml:"log"`
+	Image   Image   `toml:"image"`
+	Network Network `toml:"network"`
+	Runtime Runtime `toml:"runtime"`
+	Debug   Debug   `toml:"debug"`
+
+	// origins tells who set a key last, by its dotted name. A key that is
+	// not in it has its default.
+	origins map[string]origin
+}
+
+// Server is the section about the CRI socket.
+type Server struct {
+	// Listen is "unix://" and an absolute path.
+	Listen    string `toml:"listen"`
+	SocketGID int    `toml:"socket_gid"`
+	MaxRecv   Size   `toml:"max_recv"`
+}
+
+// Log is the section about the daemon's own log.
+type Log struct {
+	Level  int    `toml:"level"`
+	Format string `toml:"format"` // FormatText or FormatJSON
+}
+
+// The values of Log.Format.
+const (
+	FormatText = "text"
+	FormatJSON = "json"
+)
+
+// Image is the section about registries and the image store.
+type Image struct {
+	CertsDirs         []string `toml:"certs_dirs"`
+	AuthFiles         []string `toml:"auth_files"`
+	MaxParallelLayers int      `toml:"max_parallel_layers"`
+	ProgressTimeout   Duration `toml:"progress_timeout"`
+	Pinned            []string `toml:"pinned"`
+}
+
+// Network is the section about CNI.
+type Network struct {
+	ConfDir        string         `toml:"conf_dir"`
+	PluginDirs     []string       `toml:"plugin_dirs"`
+	InProcess      bool           `toml:"in_process"`
+	Default        bool           `toml:"default"`
+	DefaultBridge  string         `toml:"default_bridge"`
+	DefaultSubnets []netip.Prefix `toml:"default_subnets"`
+	DataDir        string         `toml:"data_dir"`
+}
+
+// Runtime is the section about containers and OCI runtimes.
+type Runtime struct {
+	DefaultHandler      string             `toml:"default_handler"`
+	CgroupDriver        string             `toml:"cgroup_driver"` // one of the Cgroup constants
+	CgroupRoot          string             `toml:"cgroup_root"`
+	SeccompDefault      bool               `toml:"seccomp_default"`
+	DefaultCapabilities []string           `toml:"default_capabilities"` // in full: "CAP_CHOWN"
+	PidsLimit           int64              `toml:"pids_limit"`
+	DefaultEnv          []string           `toml:"default_env"`
+	MaxLogLine          Size               `toml:"max_log_line"`
+	CreateTimeout       Duration           `toml:"create_timeout"`
+	DefaultSysctls      map[string]string  `toml:"default_sysctls"`
+	Handlers            map[string]Handler `toml:"handlers"`
+}
+
+// The values of Runtime.CgroupDriver.
+const (
+	CgroupAuto     = "auto"
+	CgroupSystemd  = "systemd"
+	CgroupCgroupfs = "cgroupfs"
+)
+
+// Handler is one OCI runtime. As written in a file its fields may be empty;
+// ResolveHandlers fills in Path.
+type Handler struct {
+	Path string `toml:"path"`
+	// Root is empty where cri-node chooses the runtime's state directory.
+	Root string `toml:"root"`
+}
+
+// Debug is the section for people who look into the daemon itself.
+type Debug struct {
+	// Pprof is the absolute path of a unix socket, or empty.
+	Pprof string `toml:"pprof"`
+}
+
+//go:embed default.toml
+var defaultFile []byte
+
+// Default returns the configuration of a machine without any file.
+func Default() *Config {
+	c := &Config{}
+	if err := c.merge("default.toml", defaultFile); err != nil {
+		// The file is part of the program, and a test loads it.
+		panic(fmt.Sprintf("embedded configuration: %v", err))
+	}
+	c.origins = nil
+	return c
+}
+
+// WriteDefault prints the documented default file.
+func WriteDefault(w io.Writer) error {
+	_, err := w.Write(defaultFile)
+	return err
+}
+
+// Duration is a time.Duration that is written as "30s". It is a struct, because
+// the decoder would take a bare number for an integer type as it is: as
+// nanoseconds.
+type Duration struct {
+	time.Duration `toml:"-"`
+}
+
+// UnmarshalText parses "30s".
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is no duration such as \"30s\"", text)
+	}
+	d.Duration = v
+	return nil
+}
+
+// MarshalText prints "30s".
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
