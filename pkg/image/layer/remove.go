@@ -1,0 +1,63 @@
+package layer
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// remove takes away base in the directory fd, with all below it.
+func (a *applier) remove(ctx context.Context, fd int, base string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	st, err := statAt(fd, base)
+	if err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		a.dirs.invalidate()
+		if err := a.removeContents(ctx, fd, base); err != nil {
+			return err
+		}
+		if err := unlinkat(fd, base, unix.AT_REMOVEDIR); err != nil {
+			return err
+		}
+		a.usage.Inodes--
+		a.usage.Bytes -= dirBytes
+		return nil
+	case unix.S_IFLNK:
+		a.dirs.invalidate()
+	}
+	if err := unlinkat(fd, base, 0); err != nil {
+		return err
+	}
+	if st.Nlink == 1 {
+		a.usage.Inodes--
+		a.usage.Bytes = max(0, a.usage.Bytes-st.Blocks*512)
+	}
+	return nil
+}
+
+// removeContents empties the directory base. It nests no deeper than
+// Options.MaxDepth, as no directory is made below that.
+func (a *applier) removeContents(ctx context.Context, parent int, base string) (err error) {
+	fd, err := openDirAt(parent, base)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.NewSyscallError("close", unix.Close(fd))) }()
+	names, err := readNames(fd)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := a.remove(ctx, fd, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
