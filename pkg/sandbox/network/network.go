@@ -1,0 +1,243 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+	"golang.org/x/sync/semaphore"
+)
+
+// IfName is the name of the interface that every pod gets.
+const IfName = "eth0"
+
+// Config says where things are. The zero value of a field means its default.
+type Config struct {
+	// ConfDir holds CNI configurations; default /etc/cni/net.d. It need not
+	// exist.
+	ConfDir string
+	// PluginDirs are searched in order for plugins; default /opt/cni/bin.
+	PluginDirs []string
+	// CacheDir keeps intents and results; default /var/lib/cni. It must
+	// survive the process, and should survive the boot.
+	CacheDir string
+	// InProcess runs the plugins this package implements without executing
+	// them.
+	InProcess bool
+	// DefaultNetwork is used where ConfDir has no configuration.
+	DefaultNetwork DefaultNetwork
+	// MaxParallel limits in-process plugins that use netlink at once; default 2.
+	MaxParallel int
+}
+
+// DefaultNetwork describes the embedded network.
+type DefaultNetwork struct {
+	// Disabled means that pods wait for a configuration in ConfDir.
+	Disabled bool
+	// Bridge is the name of its bridge; default cni-node0.
+	Bridge string
+	// Subnets has at most one IPv4 and one IPv6 prefix; default 10.87.0.0/24
+	// and fd6c:7e3b:91d4::/64. IPv6 is left out where the kernel has none.
+	Subnets []netip.Prefix
+	// DataDir keeps the address reservations; default /var/lib/cni/networks.
+	DataDir string
+}
+
+// Network attaches pods to the configured CNI network.
+type Network struct {
+	cfg   Config
+	state atomic.Pointer[confState]
+	masq  *masquerade
+	rtnl  *semaphore.Weighted
+	ids   idLocks
+	check statusCache
+
+	reloading sync.Mutex // orders reloads; never held by Status or Attach
+	watch     *confWatch // nil until Start
+
+	// live has the attachments made by this process and not yet detached. GC
+	// leaves them alone: the caller's list of valid ids may be older.
+	liveMu sync.Mutex
+	live   map[string]bool
+}
+
+// New returns a Network and reads the configuration once. It starts nothing.
+func New(cfg Config) (*Network, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{cfg.CacheDir, filepath.Join(cfg.CacheDir, intentDir)} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("create CNI cache directory: %w", err)
+		}
+	}
+	// The kernel names open files by their real path; see lockHolders.
+	dir, err := filepath.EvalSymlinks(cfg.CacheDir)
+	if err != nil {
+		return nil, fmt.Errorf("resolve CNI cache directory: %w", err)
+	}
+	cfg.CacheDir = dir
+	n := &Network{
+		cfg:  cfg,
+		masq: &masquerade{},
+		rtnl: semaphore.NewWeighted(int64(cfg.MaxParallel)),
+		live: map[string]bool{},
+	}
+	n.reload()
+	return n, nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.ConfDir == "" {
+		c.ConfDir = "/etc/cni/net.d"
+	}
+	if len(c.PluginDirs) == 0 {
+		c.PluginDirs = []string{"/opt/cni/bin"}
+	}
+	if c.CacheDir == "" {
+		c.CacheDir = libcni.CacheDir
+	}
+	if c.MaxParallel <= 0 {
+		c.MaxParallel = min(2, runtime.NumCPU())
+	}
+	c.DefaultNetwork = c.DefaultNetwork.withDefaults()
+	return c
+}
+
+func (c Config) validate() error {
+	for _, dir := range append([]string{c.ConfDir, c.CacheDir}, c.PluginDirs...) {
+		if !filepath.IsAbs(dir) {
+			return fmt.Errorf("directory %q is not an absolute path", dir)
+		}
+		// libcni hands the plugin directories on as one list.
+		if strings.ContainsRune(dir, os.PathListSeparator) {
+			return fmt.Errorf("directory %q contains %q", dir, os.PathListSeparator)
+		}
+	}
+	return c.DefaultNetwork.validate()
+}
+
+// Start watches the configuration directory until Close.
+func (n *Network) Start(ctx context.Context) error {
+	if n.watch != nil {
+		return errors.New("start network: already started")
+	}
+	w, err := newConfWatch(n.cfg.ConfDir)
+	if err != nil {
+		// Without inotify, Status and Attach look at the directory themselves.
+		return nil
+	}
+	n.watch = w
+	w.start(context.WithoutCancel(ctx), n.reload)
+	// What appeared between New and the watch made no event.
+	n.reload()
+	return nil
+}
+
+// Close stops watching and waits for that to end. Attachments stay.
+func (n *Network) Close() error {
+	if n.watch == nil {
+		return nil
+	}
+	return n.watch.stop()
+}
+
+// Known returns the ids of all attachments there is something to undo for.
+func (n *Network) Known() ([]string, error) {
+	ids, err := n.intentIDs()
+	if err != nil {
+		return nil, err
+	}
+	cached, err := libcni.NewCNIConfigWithCacheDir(n.cfg.PluginDirs, n.cfg.CacheDir, nil).GetCachedAttachments("")
+	if err != nil {
+		return nil, fmt.Errorf("list cached CNI results: %w", err)
+	}
+	for _, a := range cached {
+		ids = append(ids, a.ContainerID)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
+}
+
+func (n *Network) setLive(id string, live bool) {
+	n.liveMu.Lock()
+	defer n.liveMu.Unlock()
+	if live {
+		n.live[id] = true
+	} else {
+		delete(n.live, id)
+	}
+}
+
+func (n *Network) isLive(id string) bool {
+	n.liveMu.Lock()
+	defer n.liveMu.Unlock()
+	return n.live[id]
+}
+
+func (n *Network) liveIDs() []string {
+	n.liveMu.Lock()
+	defer n.liveMu.Unlock()
+	ids := make([]string, 0, len(n.live))
+	for id := range n.live {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// idLocks is a mutex for each id that a context can give up waiting for.
+type idLocks struct {
+	mu   sync.Mutex
+	held map[string]*idLock
+}
+
+type idLock struct {
+	free chan struct{} // holds one token while nobody has the lock
+	refs int
+}
+
+// lock waits for id and returns what releases it.
+func (l *idLocks) lock(ctx context.Context, id string) (unlock func(), err error) {
+	l.mu.Lock()
+	if l.held == nil {
+		l.held = map[string]*idLock{}
+	}
+	e := l.held[id]
+	if e == nil {
+		e = &idLock{free: make(chan struct{}, 1)}
+		e.free <- struct{}{}
+		l.held[id] = e
+	}
+	e.refs++
+	l.mu.Unlock()
+
+	drop := func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if e.refs--; e.refs == 0 {
+			delete(l.held, id)
+		}
+	}
+	select {
+	case <-e.free:
+		return func() { e.free <- struct{}{}; drop() }, nil
+	case <-ctx.Done():
+		drop()
+		return nil, fmt.Errorf("wait for another operation on the network of %s: %w", id, ctx.Err())
+	}
+}
+
+// cleanupTimeout bounds the DEL that undoes a failed ADD; the request that
+// failed has often used up its own deadline.
+const cleanupTimeout = 30 * time.Second
