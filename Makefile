@@ -36,6 +36,8 @@ BENCH_ARGS ?=
 
 # Tests find the daemon, runc and the CNI plugins here.
 export CRI_NODE_BIN_DIR := $(BIN)
+# What the end-to-end tests may not skip for want of.
+export CRI_NODE_REQUIRE ?= root,runc,crun
 
 .PHONY: help
 help: ## Show this list.
