@@ -1,0 +1,241 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/image/layer"
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
+)
+
+// layerEntry is a layer that somebody refers to: an image, a rootfs or a pull.
+//
+//	absent --staged--> staged --committed--> committed
+//
+// It leaves the map with its last reference, and its files leave their place
+// in the same moment.
+type layerEntry struct {
+	refs    int
+	state   layerState
+	dir     string // while staged
+	partial string // file of its compressed bytes, while staged
+	usage   layer.Usage
+}
+
+type layerState int
+
+const (
+	layerAbsent layerState = iota
+	layerStaged
+	layerCommitted
+)
+
+// blobEntry is a manifest or config that an image or a pull refers to.
+type blobEntry struct {
+	refs   int
+	size   int64
+	stored bool
+}
+
+// layerUsage is the record in a layer's directory.
+type layerUsage struct {
+	DiffID digest.Digest `json:"diffID"`
+	Bytes  int64         `json:"bytes"`
+	Inodes int64         `json:"inodes"`
+}
+
+const (
+	layerDiff   = "diff"
+	layerRecord = "usage.json"
+	// partialLife is how long an unfinished download may lie about.
+	partialLife = 24 * time.Hour
+)
+
+func (s *Store) layerDir(d digest.Digest) string { return s.path(dirLayers, d.Encoded()) }
+
+func (s *Store) blobPath(d digest.Digest) string {
+	return s.path(dirBlobs, d.Algorithm().String(), d.Encoded())
+}
+
+// partialPath is where compressed bytes of a layer are kept until it is
+// committed. The diff ID is part of it: two images that disagree on what a
+// blob unpacks to must not write one file.
+func (s *Store) partialPath(k layerKey) string {
+	return s.path(dirPartial, k.blob.Algorithm().String()+"-"+k.blob.Encoded()+"-"+k.diffID.Encoded()[:16])
+}
+
+// refLayer adds a reference. The caller holds s.mu.
+func (s *Store) refLayer(d digest.Digest) *layerEntry {
+	l := s.layers[d]
+	if l == nil {
+		l = &layerEntry{}
+		s.layers[d] = l
+	}
+	l.refs++
+	return l
+}
+
+// unrefLayer drops a reference and, with the last one, the layer. keepPartial
+// leaves what was downloaded for another try. The caller holds s.mu.
+func (s *Store) unrefLayer(d digest.Digest, keepPartial bool) {
+	l := s.layers[d]
+	if l.refs--; l.refs > 0 {
+		return
+	}
+	delete(s.layers, d)
+	switch l.state {
+	case layerStaged:
+		s.discard(l.dir)
+		if !keepPartial {
+			s.removePartial(l.partial)
+		}
+	case layerCommitted:
+		s.discard(s.layerDir(d))
+	}
+}
+
+// refBlob adds a reference. The caller holds s.mu.
+func (s *Store) refBlob(d digest.Digest, size int64) *blobEntry {
+	b := s.blobs[d]
+	if b == nil {
+		b = &blobEntry{size: size}
+		s.blobs[d] = b
+	}
+	b.refs++
+	return b
+}
+
+// unrefBlob drops a reference and, with the last one, the file. What cannot be
+// removed now is found again by the next Open. The caller holds s.mu.
+func (s *Store) unrefBlob(d digest.Digest) {
+	b := s.blobs[d]
+	if b.refs--; b.refs > 0 {
+		return
+	}
+	delete(s.blobs, d)
+	if err := os.Remove(s.blobPath(d)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		klog.FromContext(s.ctx).Error(err, "Remove unreferenced blob")
+	}
+}
+
+// removePartial deletes compressed bytes. Nobody may be writing to them.
+func (s *Store) removePartial(path string) {
+	info, err := os.Lstat(path)
+	if err == nil {
+		err = os.Remove(path)
+	}
+	switch {
+	case err == nil:
+		s.partial.Add(-info.Size())
+	case !errors.Is(err, fs.ErrNotExist):
+		klog.FromContext(s.ctx).Error(err, "Remove partial download")
+	}
+}
+
+// discard takes a directory out of sight, and leaves its deletion to the
+// collector. What cannot be moved stays, and is in nobody's way: a commit
+// moves it aside again, and the next Open finds it unreferenced.
+func (s *Store) discard(dir string) {
+	err := s.toTrash(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		klog.FromContext(s.ctx).Error(err, "Move to trash", "path", dir)
+	}
+	s.wakeCollector()
+}
+
+func (s *Store) toTrash(path string) error {
+	trash, err := os.MkdirTemp(s.path(dirTrash), "")
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(path, filepath.Join(trash, filepath.Base(path))); err != nil {
+		return errors.Join(err, os.Remove(trash))
+	}
+	return nil
+}
+
+func (s *Store) wakeCollector() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// collect deletes what is in the trash whenever it is told to look. It ends
+// with ctx, between two trees.
+func (s *Store) collect(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		}
+		if err := s.emptyTrash(ctx); err != nil {
+			klog.FromContext(ctx).Error(err, "Delete discarded layers")
+		}
+		if err := s.expirePartials(time.Now().Add(-partialLife)); err != nil {
+			klog.FromContext(ctx).Error(err, "Delete old partial downloads")
+		}
+	}
+}
+
+func (s *Store) emptyTrash(ctx context.Context) error {
+	entries, err := os.ReadDir(s.path(dirTrash))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if ctx.Err() != nil {
+			break
+		}
+		errs = append(errs, linux.RemoveAll(s.path(dirTrash, e.Name())))
+	}
+	return errors.Join(errs...)
+}
+
+// expirePartials deletes downloads that nobody has gone on with since the
+// deadline. One in progress has a younger file.
+func (s *Store) expirePartials(deadline time.Time) error {
+	entries, err := os.ReadDir(s.path(dirPartial))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err == nil && info.ModTime().Before(deadline) {
+			s.removePartial(s.path(dirPartial, e.Name()))
+		}
+	}
+	return nil
+}
+
+// syncRoot writes back everything the file system of the store holds: one call
+// for all files of all layers of an image.
+func (s *Store) syncRoot() error {
+	d, err := os.Open(s.config.Root)
+	if err != nil {
+		return err
+	}
+	return errors.Join(syncfs(d), d.Close())
+}
+
+// storeBlob writes a blob without waiting for the disk; a syncRoot has to
+// follow. The caller holds a reference and s.commits.
+func (s *Store) storeBlob(d digest.Digest, content []byte) error {
+	if err := linux.WriteFileAtomic(s.blobPath(d), content, 0o600, linux.SurviveProcess); err != nil {
+		return fmt.Errorf("store blob %s: %w", d, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.blobs[d].stored = true
+	return nil
+}

@@ -1,0 +1,56 @@
+// Package image holds the container images of a node: it pulls them from
+// registries, keeps them on disk, answers for them from memory, and mounts
+// them as root file systems of containers.
+//
+// An image is its config: the config's digest is the ID everywhere. A layer is
+// what it unpacks to: its diff ID names it. Layers are unpacked each on its
+// own, whiteouts and all, so that one directory serves under any parents; no
+// chain IDs are needed and more is shared.
+//
+// # On disk
+//
+//	lock                            held by the one process that uses the store
+//	blobs/sha256/<hex>              indexes, manifests and configs, as in an OCI layout
+//	images/<hex>.json               one record for each image: names, blobs, layers
+//	layers/<hex>/diff/              what the layer with this diff ID unpacks to
+//	layers/<hex>/usage.json         its size; written with it
+//	rootfs/<id>/rootfs.json         which layers a container stands on
+//	rootfs/<id>/{upper,work}/       its writable layer
+//	staging/                        layers being unpacked
+//	partial/                        compressed bytes of layers not yet committed
+//	trash/                          what is being deleted
+//	broken/                         image records that could not be believed
+//	empty/                          lowest layer of an image without layers
+//
+// # A pull
+//
+// Each layer makes one pass: socket, sha256, decompression, sha256, files. The
+// compressed bytes also go to a file in partial, without a sync, from which a
+// pull goes on after a crash or a shutdown; it is gone once the layer is in
+// place, or when the last client cancels.
+//
+//	layer:  absent --verified--> staged --committed--> committed --last reference--> trash
+//	image:  all layers staged -> blobs written -> one syncfs -> layers renamed
+//	        -> record written and synced (the commit point) -> visible
+//
+// # References
+//
+// An image, a rootfs and a pull in progress hold the layers and blobs they
+// need. The counts are in memory only and made anew by Open from the records;
+// content without a reference goes at once when the last one does, and at
+// Open when a crash left it behind. An image whose content is not whole is
+// not entered, so that the next pull heals it.
+//
+// # Locks
+//
+// Store.mu guards all maps and is never held over network or bulk disk work.
+// Store.commits is taken before it and serialises commits. Readers of images
+// use neither: they look at an immutable view that each change replaces.
+// Pulls and layers are shared through flights, whose lock is innermost.
+//
+// # What it is not for
+//
+// It does not build, push or convert images, and keeps no compressed layers to
+// push them again. It does not decide which images to remove: the kubelet
+// does.
+package image

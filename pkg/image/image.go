@@ -1,0 +1,290 @@
+package image
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
+)
+
+// Image is what the store knew of one image at one moment. It is shared:
+// callers must not change it.
+type Image struct {
+	// ID is "sha256:" and the digest of the config.
+	ID string
+	// Tags and Digests are the full names the image was pulled by, sorted.
+	Tags    []string
+	Digests []string
+	// Size is what the image takes on disk, shared layers included.
+	Size uint64
+	// Config is the image config as it came.
+	Config ocispec.Image
+	// Manifest is the digest of the manifest the image was made from.
+	Manifest digest.Digest
+	// Layers are the diff IDs, lowest first.
+	Layers []digest.Digest
+	// Pinned says that garbage collection should leave the image alone.
+	Pinned bool
+	// UID is the user to run as where the config has a number, else Username
+	// is what the config has, without the group.
+	UID      *int64
+	Username string
+	// PulledAt is when the image came, or last got a name.
+	PulledAt time.Time
+}
+
+// imageRecord is what is kept of an image, in images/<hex>.json.
+type imageRecord struct {
+	ID       digest.Digest   `json:"id"`
+	Manifest digest.Digest   `json:"manifest"`
+	Names    []name          `json:"names"`
+	Blobs    []blobRef       `json:"blobs"`
+	Layers   []digest.Digest `json:"layers"`
+	PulledAt time.Time       `json:"pulledAt"`
+}
+
+// name is a tag or digest reference. Of two images with one name, which a
+// crash may leave, the one with the higher sequence has it.
+type name struct {
+	Ref      string `json:"ref"`
+	Sequence uint64 `json:"sequence"`
+}
+
+type blobRef struct {
+	Digest digest.Digest `json:"digest"`
+	Size   int64         `json:"size"`
+}
+
+// stored is an image in memory.
+type stored struct {
+	record imageRecord
+	config ocispec.Image
+}
+
+// view is an immutable picture of all images, so that readers take no lock.
+type view struct {
+	byName map[string]*Image
+	ids    []string // hex, sorted
+	list   []*Image // in the order of ids
+}
+
+// updateView makes readers see the present state. The caller holds s.mu.
+func (s *Store) updateView() {
+	v := &view{byName: map[string]*Image{}}
+	for _, st := range s.images {
+		v.list = append(v.list, s.snapshot(st))
+	}
+	slices.SortFunc(v.list, func(a, b *Image) int { return cmp.Compare(a.ID, b.ID) })
+	for _, img := range v.list {
+		v.ids = append(v.ids, digest.Digest(img.ID).Encoded())
+		for _, n := range img.Tags {
+			v.byName[n] = img
+		}
+		for _, n := range img.Digests {
+			v.byName[n] = img
+		}
+	}
+	s.view.Store(v)
+}
+
+func (s *Store) snapshot(st *stored) *Image {
+	img := &Image{
+		ID:       st.record.ID.String(),
+		Config:   st.config,
+		Manifest: st.record.Manifest,
+		Layers:   st.config.RootFS.DiffIDs,
+		PulledAt: st.record.PulledAt,
+	}
+	for _, n := range st.record.Names {
+		if strings.Contains(n.Ref, "@") {
+			img.Digests = append(img.Digests, n.Ref)
+		} else {
+			img.Tags = append(img.Tags, n.Ref)
+		}
+	}
+	sort.Strings(img.Tags)
+	sort.Strings(img.Digests)
+	for _, d := range st.record.Layers {
+		img.Size += uint64(s.layers[d].usage.Bytes)
+	}
+	for _, b := range st.record.Blobs {
+		img.Size += uint64(b.Size)
+	}
+	img.Pinned = pinned(s.config.PinnedImages, append(slices.Clone(img.Tags), img.Digests...))
+	img.UID, img.Username = parseUser(st.config.Config.User)
+	return img
+}
+
+// maxUID is the largest user id; the one above means "no change" to the kernel.
+const maxUID = 1<<32 - 2
+
+// parseUser splits the user of an image config. A number the kernel does not
+// take stays a name, so that nobody mistakes it for a user that is not root.
+func parseUser(user string) (*int64, string) {
+	user, _, _ = strings.Cut(user, ":")
+	uid, err := strconv.ParseUint(user, 10, 32)
+	if err != nil || uid > maxUID {
+		return nil, user
+	}
+	id := int64(uid)
+	return &id, ""
+}
+
+// List returns all images, sorted by ID. It touches memory only.
+func (s *Store) List() []*Image { return slices.Clone(s.view.Load().list) }
+
+// Resolve finds an image by ID, with or without "sha256:", by a unique prefix
+// of at least 3 digits of it, or by any of its names in any spelling. It
+// touches memory only. The error is ErrNotFound or ErrInvalidArgument.
+func (s *Store) Resolve(ref string) (*Image, error) {
+	v := s.view.Load()
+	if id, ok := parseID(ref); ok {
+		if i, found := slices.BinarySearch(v.ids, id.Encoded()); found && v.list[i].ID == id.String() {
+			return v.list[i], nil
+		}
+		return nil, fmt.Errorf("image %s: %w", ref, errdefs.ErrNotFound)
+	}
+	named, err := ParseReference(ref)
+	if err == nil {
+		if img := v.byName[named.String()]; img != nil {
+			return img, nil
+		}
+	}
+	if hex, ok := parseIDPrefix(ref); ok {
+		i, _ := slices.BinarySearch(v.ids, hex)
+		switch {
+		case i == len(v.ids) || !strings.HasPrefix(v.ids[i], hex):
+		case i+1 < len(v.ids) && strings.HasPrefix(v.ids[i+1], hex):
+			return nil, fmt.Errorf("%q is the beginning of several image ids: %w", ref, errdefs.ErrInvalidArgument)
+		default:
+			return v.list[i], nil
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("image %s: %w", ref, errdefs.ErrNotFound)
+}
+
+// Remove takes away all names of the image that ref means, and the image with
+// them. When it returns, nobody sees the image any more, whoever removed it.
+// Layers that a rootfs stands on stay until that goes. An image that does not
+// exist is a success.
+func (s *Store) Remove(ctx context.Context, ref string) error {
+	done, err := s.begin()
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	img, err := s.Resolve(ref)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	st := s.images[digest.Digest(img.ID)]
+	if err := os.Remove(s.recordPath(st.record.ID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove image %s: %w", img.ID, err)
+	}
+	delete(s.images, st.record.ID)
+	s.updateView()
+	s.unrefImage(st)
+	if err := linux.SyncDir(s.path(dirImages)); err != nil {
+		return fmt.Errorf("remove image %s: %w", img.ID, err)
+	}
+	return nil
+}
+
+func (s *Store) recordPath(id digest.Digest) string { return s.path(dirImages, id.Encoded()+".json") }
+
+// refImage takes the references of an image. The caller holds s.mu.
+func (s *Store) refImage(st *stored) {
+	for _, d := range st.record.Layers {
+		s.refLayer(d)
+	}
+	for _, b := range st.record.Blobs {
+		s.refBlob(b.Digest, b.Size)
+	}
+}
+
+func (s *Store) unrefImage(st *stored) {
+	for _, d := range st.record.Layers {
+		s.unrefLayer(d, false)
+	}
+	for _, b := range st.record.Blobs {
+		s.unrefBlob(b.Digest)
+	}
+}
+
+// publish makes an image visible, or adds names and blobs to one that is, and
+// takes the names from other images. The record of the image goes first: after
+// a crash in between, the sequence tells whose the name is. The caller holds a
+// reference to all content.
+func (s *Store) publish(record imageRecord, config ocispec.Image, refs []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := &stored{record: record, config: config}
+	old := s.images[record.ID]
+	if old != nil {
+		next.record.Names = slices.Clone(old.record.Names)
+		next.record.Blobs = slices.Clone(old.record.Blobs)
+		for _, b := range record.Blobs {
+			if !slices.Contains(next.record.Blobs, b) {
+				next.record.Blobs = append(next.record.Blobs, b)
+			}
+		}
+	}
+	for _, ref := range refs {
+		s.sequence++
+		next.record.Names = slices.DeleteFunc(next.record.Names, func(n name) bool { return n.Ref == ref })
+		next.record.Names = append(next.record.Names, name{Ref: ref, Sequence: s.sequence})
+	}
+	if err := linux.SaveRecord(s.recordPath(record.ID), next.record, linux.SurvivePower); err != nil {
+		return fmt.Errorf("save image %s: %w", record.ID, err)
+	}
+	s.refImage(next)
+	if old != nil {
+		s.unrefImage(old)
+	}
+	s.images[record.ID] = next
+	err := s.takeNames(record.ID, refs)
+	s.updateView()
+	return err
+}
+
+// takeNames removes refs from all images but one. The caller holds s.mu.
+func (s *Store) takeNames(from digest.Digest, refs []string) error {
+	var errs []error
+	for id, other := range s.images {
+		if id == from {
+			continue
+		}
+		kept := slices.DeleteFunc(slices.Clone(other.record.Names), func(n name) bool { return slices.Contains(refs, n.Ref) })
+		if len(kept) == len(other.record.Names) {
+			continue
+		}
+		changed := &stored{record: other.record, config: other.config}
+		changed.record.Names = kept
+		s.images[id] = changed
+		errs = append(errs, linux.SaveRecord(s.recordPath(id), changed.record, linux.SurvivePower))
+	}
+	return errors.Join(errs...)
+}

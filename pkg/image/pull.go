@@ -1,0 +1,390 @@
+package image
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cri-node/cri-node/pkg/image/registry"
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
+)
+
+// PullRequest is one image to pull.
+type PullRequest struct {
+	// Ref is the name, in any spelling docker takes.
+	Ref string
+	// Auth is the credentials that came with the request, nil for none.
+	Auth *Auth
+}
+
+// pullKey says which pulls are the same. It holds credentials, so that nobody
+// gets an image through the rights of another; it must not be printed.
+type pullKey struct {
+	ref  string
+	auth Auth
+}
+
+// layerKey says which layers are the same work.
+type layerKey struct{ blob, diffID digest.Digest }
+
+// layerSource is a layer of an image and the blob it is in.
+type layerSource struct {
+	blob   ocispec.Descriptor
+	diffID digest.Digest
+}
+
+func (l layerSource) key() layerKey { return layerKey{blob: l.blob.Digest, diffID: l.diffID} }
+
+// pulled is an image on its way into the store.
+type pulled struct {
+	record    imageRecord
+	config    ocispec.Image
+	documents []rawDocument
+	layers    []layerSource
+}
+
+// rawDocument is a manifest, index or config as it came.
+type rawDocument struct {
+	ref     blobRef
+	content []byte
+}
+
+// Pull brings an image into the store, or learns that it is there, and returns
+// its ID. Concurrent pulls of one image with the same credentials are one, and
+// concurrent pulls of one layer always are; each caller waits no longer than
+// its ctx, and the work ends early, without a trace, when nobody waits for it
+// any more. A pull that failed on the way leaves what it downloaded, and the
+// next one goes on from there.
+func (s *Store) Pull(ctx context.Context, r PullRequest) (string, error) {
+	named, err := ParseReference(r.Ref)
+	if err != nil {
+		return "", err
+	}
+	done, err := s.begin()
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	key := pullKey{ref: named.String()}
+	if r.Auth != nil {
+		key.auth = *r.Auth
+	}
+	id, err := s.pulls.do(ctx, s.ctx, &s.work, key, func(ctx context.Context) (string, error) {
+		id, err := s.pull(ctx, named, r.Auth)
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return id.String(), err
+	})
+	if err == nil {
+		return id, nil
+	}
+	if errors.Is(err, ErrRegistryUnavailable) {
+		// The token has to be the first word and should be the only one.
+		text := strings.ReplaceAll(err.Error(), ErrRegistryUnavailable.Error()+": ", "")
+		return "", fmt.Errorf("%w: pull image %s: %s", ErrRegistryUnavailable, named, text)
+	}
+	return "", fmt.Errorf("pull image %s: %w", named, err)
+}
+
+// pull is one run of a pull, shared by all who asked for it.
+func (s *Store) pull(ctx context.Context, named reference.Named, auth *Auth) (digest.Digest, error) {
+	session, err := registry.NewSession(ctx, registry.Config{
+		CertsDirs:     s.config.CertsDirs,
+		AuthFiles:     s.config.AuthFiles,
+		TrustedRealms: s.config.TrustedRealms,
+		HelperTimeout: s.config.HelperTimeout,
+	}, named, auth)
+	if err != nil {
+		return "", err
+	}
+	defer session.Close()
+
+	// 1. What does the name mean now? The registry's answer also is its
+	//    consent that these credentials may have the image.
+	root, err := session.Resolve(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := validateDescriptor(root, maxDocument); err != nil {
+		return "", err
+	}
+	refs := []string{named.String()}
+	if d, ok := named.(reference.Digested); ok {
+		if d.Digest() != root.Digest {
+			return "", malformed("asked for %s, the registry answered with %s", d.Digest(), root.Digest)
+		}
+	} else {
+		refs = append(refs, reference.TrimNamed(named).String()+"@"+root.Digest.String())
+	}
+	if id, ok := s.known(refs); ok {
+		return id, nil
+	}
+
+	// 2. The documents, each checked before it is believed.
+	p, err := s.fetchDocuments(ctx, session, root)
+	if err != nil {
+		return "", err
+	}
+
+	// 3. All layers, and 4. the image.
+	s.pin(p)
+	err = s.fetchLayers(ctx, session, p)
+	if err == nil {
+		err = s.commit(ctx, p, refs)
+	}
+	s.unpin(p, !errors.Is(context.Cause(ctx), errAbandoned))
+	if err != nil {
+		return "", err
+	}
+	return p.record.ID, nil
+}
+
+// known takes the short way where an image has this digest in this repository
+// already: only a tag may be new.
+func (s *Store) known(refs []string) (digest.Digest, bool) {
+	img := s.view.Load().byName[refs[len(refs)-1]]
+	if img == nil {
+		return "", false
+	}
+	if s.view.Load().byName[refs[0]] == img {
+		return digest.Digest(img.ID), true
+	}
+	s.mu.Lock()
+	st := s.images[digest.Digest(img.ID)]
+	if st != nil {
+		s.refImage(st) // against a Remove in this moment
+	}
+	s.mu.Unlock()
+	if st == nil {
+		return "", false
+	}
+	record := st.record
+	record.Names, record.PulledAt = nil, time.Now().UTC()
+	err := s.publish(record, st.config, refs)
+	s.mu.Lock()
+	s.unrefImage(st)
+	s.mu.Unlock()
+	return st.record.ID, err == nil
+}
+
+// fetchDocuments follows an index to the manifest for this machine and its
+// config.
+func (s *Store) fetchDocuments(ctx context.Context, session *registry.Session, root ocispec.Descriptor) (*pulled, error) {
+	p := &pulled{}
+	desc, fromIndex := root, false
+	for depth := 0; ; depth++ {
+		if depth == maxIndexDepth {
+			return nil, malformed("index of indexes is more than %d deep", maxIndexDepth)
+		}
+		b, err := s.fetchDocument(ctx, session, asManifest(desc))
+		if err != nil {
+			return nil, err
+		}
+		p.add(desc, b)
+		doc, err := parseDocument(desc.MediaType, b)
+		if err != nil {
+			return nil, err
+		}
+		if doc.index != nil {
+			fromIndex = true
+			if desc, err = choosePlatform(doc.index, s.config.Platform); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		config, err := s.fetchDocument(ctx, session, doc.manifest.Config)
+		if err != nil {
+			return nil, fmt.Errorf("config: %w", err)
+		}
+		p.add(doc.manifest.Config, config)
+		if p.config, err = parseConfig(config, len(doc.manifest.Layers)); err != nil {
+			return nil, err
+		}
+		if !fromIndex {
+			if err := checkPlatform(p.config, s.config.Platform); err != nil {
+				return nil, err
+			}
+		}
+		p.layers = uniqueLayers(doc.manifest, p.config)
+		p.record.ID, p.record.Manifest = doc.manifest.Config.Digest, desc.Digest
+		p.record.PulledAt = time.Now().UTC()
+		for _, l := range p.layers {
+			p.record.Layers = append(p.record.Layers, l.diffID)
+		}
+		return p, nil
+	}
+}
+
+// asManifest gives a descriptor a type that the registry API keeps under
+// manifests: some registries name none that means anything.
+func asManifest(d ocispec.Descriptor) ocispec.Descriptor {
+	if !manifestType(d.MediaType) && !indexType(d.MediaType) {
+		d.MediaType = ocispec.MediaTypeImageManifest
+	}
+	return d
+}
+
+func (p *pulled) add(desc ocispec.Descriptor, content []byte) {
+	ref := blobRef{Digest: desc.Digest, Size: desc.Size}
+	if !slices.Contains(p.record.Blobs, ref) {
+		p.record.Blobs = append(p.record.Blobs, ref)
+		p.documents = append(p.documents, rawDocument{ref: ref, content: content})
+	}
+}
+
+// fetchDocument reads a small blob whole and verifies it.
+func (s *Store) fetchDocument(ctx context.Context, session *registry.Session, desc ocispec.Descriptor) ([]byte, error) {
+	d := s.newDownload(ctx, session, desc)
+	b, err := io.ReadAll(d)
+	if err := errors.Join(err, d.Close()); err != nil {
+		return nil, fmt.Errorf("fetch %s: %w", desc.Digest, err)
+	}
+	if got := desc.Digest.Algorithm().FromBytes(b); got != desc.Digest {
+		return nil, malformed("fetch %s: content has digest %s", desc.Digest, got)
+	}
+	return b, nil
+}
+
+// pin keeps everything a pull needs from being collected.
+func (s *Store) pin(p *pulled) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range p.layers {
+		s.refLayer(l.diffID)
+	}
+	for _, d := range p.documents {
+		s.refBlob(d.ref.Digest, d.ref.Size)
+	}
+}
+
+func (s *Store) unpin(p *pulled, keepPartial bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range p.layers {
+		s.unrefLayer(l.diffID, keepPartial)
+	}
+	for _, d := range p.documents {
+		s.unrefBlob(d.ref.Digest)
+	}
+}
+
+// fetchLayers brings all layers that are not there into staging, the biggest
+// first, because the last one to finish is what the pull waits for.
+func (s *Store) fetchLayers(ctx context.Context, session *registry.Session, p *pulled) error {
+	order := slices.Clone(p.layers)
+	slices.SortStableFunc(order, func(a, b layerSource) int { return cmp.Compare(b.blob.Size, a.blob.Size) })
+	group, ctx := errgroup.WithContext(ctx)
+	for _, l := range order {
+		if s.hasLayer(l.diffID) {
+			continue
+		}
+		group.Go(func() error {
+			_, err := s.layerPulls.do(ctx, s.ctx, &s.work, l.key(), func(ctx context.Context) (struct{}, error) {
+				// The run may outlive this pull, if another waits for it too.
+				defer session.Close()
+				return struct{}{}, s.stage(ctx, session, l)
+			})
+			if err != nil {
+				return fmt.Errorf("layer %s: %w", l.blob.Digest, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+func (s *Store) hasLayer(d digest.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.layers[d]
+	return l != nil && l.state != layerAbsent
+}
+
+// commit makes a pulled image durable and then visible:
+//
+//  1. blobs are written, layers lie in staging, nothing refers to them;
+//  2. one syncfs for all of it;
+//  3. layers are renamed into place, and the directory is synced;
+//  4. the record of the image is written and synced.
+//
+// A crash before 4 leaves content without references, which the next Open
+// collects.
+func (s *Store) commit(ctx context.Context, p *pulled, refs []string) error {
+	s.commits.Lock()
+	defer s.commits.Unlock()
+	staged, missing := s.uncommitted(p)
+	if len(missing) > 0 || len(staged) > 0 {
+		for _, d := range missing {
+			if err := s.storeBlob(d.ref.Digest, d.content); err != nil {
+				return err
+			}
+		}
+		if err := s.syncRoot(); err != nil {
+			return fmt.Errorf("sync layers: %w", err)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for _, d := range staged {
+		if err := s.commitLayer(d); err != nil {
+			return fmt.Errorf("commit layer %s: %w", d, err)
+		}
+	}
+	if len(staged) > 0 {
+		if err := linux.SyncDir(s.path(dirLayers)); err != nil {
+			return err
+		}
+	}
+	return s.publish(p.record, p.config, refs)
+}
+
+func (s *Store) uncommitted(p *pulled) (staged []digest.Digest, missing []rawDocument) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range p.layers {
+		if s.layers[l.diffID].state == layerStaged {
+			staged = append(staged, l.diffID)
+		}
+	}
+	for _, d := range p.documents {
+		if !s.blobs[d.ref.Digest].stored {
+			missing = append(missing, d)
+		}
+	}
+	return staged, missing
+}
+
+// commitLayer renames a staged layer into place. The caller holds s.commits
+// and a reference to the layer.
+func (s *Store) commitLayer(d digest.Digest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.layers[d]
+	target := s.layerDir(d)
+	err := os.Rename(l.dir, target)
+	if errors.Is(err, os.ErrExist) {
+		// What could not be discarded when its last reference went.
+		if err = s.toTrash(target); err == nil {
+			err = os.Rename(l.dir, target)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	s.removePartial(l.partial)
+	l.state, l.dir, l.partial = layerCommitted, "", ""
+	return nil
+}

@@ -1,0 +1,335 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/image/layer"
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
+)
+
+// RootfsOptions say how to mount a rootfs.
+type RootfsOptions struct {
+	// ReadOnly mounts the layers of the image without the writable one, as
+	// image volumes need it. Nothing can be changed through such a mount, by
+	// anybody. A container whose root shall be read-only is no case for it:
+	// its runtime has to make mount points first.
+	ReadOnly bool
+}
+
+// rootfsRecord is kept in rootfs/<id>/rootfs.json and holds the layers while
+// it exists, whatever becomes of the image.
+type rootfsRecord struct {
+	Image  digest.Digest   `json:"image"`
+	Layers []digest.Digest `json:"layers"` // lowest first, as in the config
+}
+
+type rootfsEntry struct {
+	record rootfsRecord
+	refs   []digest.Digest
+	broken error
+}
+
+const (
+	rootfsFile  = "rootfs.json"
+	rootfsUpper = "upper"
+	rootfsWork  = "work"
+)
+
+func (s *Store) rootfsDir(id string) string { return s.path(dirRootfs, id) }
+
+// PrepareRootfs makes the writable layer of a container on top of an image,
+// given by ID, and holds the image's layers until RemoveRootfs. It does not
+// mount. Doing it again for the same image is a success.
+func (s *Store) PrepareRootfs(ctx context.Context, containerID, imageID string) error {
+	if !validRootfsID(containerID) {
+		return fmt.Errorf("rootfs id %.80q: %w", containerID, errdefs.ErrInvalidArgument)
+	}
+	done, err := s.begin()
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	img, err := s.Resolve(imageID)
+	if err != nil {
+		return err
+	}
+	if old := s.rootfses[containerID]; old != nil {
+		if old.broken == nil && old.record.Image.String() == img.ID {
+			return nil
+		}
+		return fmt.Errorf("rootfs %s: %w", containerID, errdefs.ErrAlreadyExists)
+	}
+	entry := &rootfsEntry{record: rootfsRecord{Image: digest.Digest(img.ID), Layers: img.Layers}}
+	if err := s.makeRootfs(containerID, entry.record); err != nil {
+		return errors.Join(fmt.Errorf("prepare rootfs %s: %w", containerID, err), os.RemoveAll(s.rootfsDir(containerID)))
+	}
+	s.refRootfs(entry)
+	s.rootfses[containerID] = entry
+	return nil
+}
+
+// makeRootfs writes the record last: a directory without one is a leftover.
+// None of it is synced, because a container does not outlive the boot.
+func (s *Store) makeRootfs(id string, r rootfsRecord) error {
+	dir := s.rootfsDir(id)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	upper := filepath.Join(dir, rootfsUpper)
+	if err := os.Mkdir(upper, 0o755); err != nil {
+		return err
+	}
+	// This mode is that of the container's /, and must not depend on a umask.
+	if err := os.Chmod(upper, 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(filepath.Join(dir, rootfsWork), 0o700); err != nil {
+		return err
+	}
+	return linux.SaveRecord(filepath.Join(dir, rootfsFile), r, linux.SurviveProcess)
+}
+
+// refRootfs takes a reference to each layer that is there. The caller holds
+// s.mu.
+func (s *Store) refRootfs(e *rootfsEntry) {
+	for _, d := range uniqueDigests(e.record.Layers) {
+		if l := s.layers[d]; l != nil {
+			s.refLayer(d)
+			e.refs = append(e.refs, d)
+		} else {
+			e.broken = errors.Join(e.broken, fmt.Errorf("layer %s is missing", d))
+		}
+	}
+}
+
+func uniqueDigests(ds []digest.Digest) []digest.Digest {
+	ds = slices.Clone(ds)
+	slices.Sort(ds)
+	return slices.Compact(ds)
+}
+
+// MountRootfs mounts a rootfs on target, an existing directory. Where target
+// is a mount point already that is a success, as after a restart of the
+// daemon.
+//
+// The overlay is volatile: the kernel syncs none of it, because a container
+// does not outlive the boot. Its mark of an unclean end, which would refuse
+// the next mount, is taken away here, so that after a crash one can look at
+// what is left; that may be less than was written.
+func (s *Store) MountRootfs(ctx context.Context, containerID, target string, o RootfsOptions) error {
+	done, err := s.begin()
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !filepath.IsAbs(target) {
+		return fmt.Errorf("mount point %q is not absolute: %w", target, errdefs.ErrInvalidArgument)
+	}
+	mounted, err := linux.IsMountPoint(target)
+	if err != nil || mounted {
+		return err
+	}
+	lower, err := s.lowerDirs(containerID)
+	if err != nil {
+		return err
+	}
+	m := overlay{lower: lower, target: target, legacy: s.legacyMount, scratch: filepath.Join(s.rootfsDir(containerID), "l")}
+	if o.ReadOnly {
+		// The kernel wants two layers where none is writable.
+		m.lower = append(m.lower, s.path(dirEmpty))
+	} else {
+		m.upper = filepath.Join(s.rootfsDir(containerID), rootfsUpper)
+		m.work = filepath.Join(s.rootfsDir(containerID), rootfsWork)
+		if err := os.RemoveAll(filepath.Join(m.work, "work", "incompat")); err != nil {
+			return err
+		}
+	}
+	if err := m.mount(); err != nil {
+		return fmt.Errorf("mount rootfs %s: %w", containerID, err)
+	}
+	return nil
+}
+
+// lowerDirs lists the layers of a rootfs, highest first, as overlayfs takes
+// them. It refuses one directory twice, and need not have it: what a layer
+// brings when it comes again lower down is all hidden by the first.
+func (s *Store) lowerDirs(id string) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.rootfses[id]
+	if e == nil {
+		return nil, fmt.Errorf("rootfs %s: %w", id, errdefs.ErrNotFound)
+	}
+	if e.broken != nil {
+		return nil, fmt.Errorf("rootfs %s: %w: %w", id, e.broken, errdefs.ErrFailedPrecondition)
+	}
+	var dirs []string
+	for _, d := range slices.Backward(e.record.Layers) {
+		if dir := filepath.Join(s.layerDir(d), layerDiff); !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	if len(dirs) == 0 {
+		dirs = []string{s.path(dirEmpty)}
+	}
+	return dirs, nil
+}
+
+// UnmountRootfs detaches what is mounted on target. Users of the mount keep it
+// until they let go. A target that is no mount point is a success.
+func (s *Store) UnmountRootfs(ctx context.Context, containerID, target string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := linux.Unmount(target); err != nil {
+		return fmt.Errorf("unmount rootfs %s: %w", containerID, err)
+	}
+	return nil
+}
+
+// RemoveRootfs deletes the writable layer of a container, which must be
+// unmounted, and lets go of the image's layers. The deletion itself happens
+// behind the scenes. A rootfs that does not exist is a success.
+func (s *Store) RemoveRootfs(ctx context.Context, containerID string) error {
+	if !validRootfsID(containerID) {
+		return fmt.Errorf("rootfs id %.80q: %w", containerID, errdefs.ErrInvalidArgument)
+	}
+	done, err := s.begin()
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	mounts, err := linux.MountPoints(s.rootfsDir(containerID))
+	if err != nil {
+		return err
+	}
+	if len(mounts) > 0 {
+		return fmt.Errorf("remove rootfs %s: still mounted at %s: %w", containerID, mounts[0], errdefs.ErrFailedPrecondition)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.toTrash(s.rootfsDir(containerID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove rootfs %s: %w", containerID, err)
+	}
+	if e := s.rootfses[containerID]; e != nil {
+		delete(s.rootfses, containerID)
+		for _, d := range e.refs {
+			s.unrefLayer(d, false)
+		}
+	}
+	s.wakeCollector()
+	return nil
+}
+
+// ListRootfs names all that was prepared and not removed, sorted. Those whose
+// record is broken are there too, because they can be removed.
+func (s *Store) ListRootfs() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.rootfses))
+}
+
+// RootfsUsage measures the writable layer of a container by walking it. Paths
+// in it are the container's to change at any moment, so the walk cannot leave
+// it.
+func (s *Store) RootfsUsage(containerID string) (layer.Usage, error) {
+	s.mu.Lock()
+	known := s.rootfses[containerID] != nil
+	s.mu.Unlock()
+	if !known {
+		return layer.Usage{}, fmt.Errorf("rootfs %s: %w", containerID, errdefs.ErrNotFound)
+	}
+	root, err := os.OpenRoot(filepath.Join(s.rootfsDir(containerID), rootfsUpper))
+	if err != nil {
+		return layer.Usage{}, err
+	}
+	var u layer.Usage
+	seen := map[uint64]bool{} // inodes with several links
+	err = fs.WalkDir(root.FS(), ".", func(_ string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return skipVanished(err)
+		}
+		info, err := e.Info()
+		if err != nil {
+			return skipVanished(err)
+		}
+		st, ok := info.Sys().(*syscall.Stat_t)
+		if !ok || seen[st.Ino] {
+			return nil
+		}
+		if st.Nlink > 1 && !info.IsDir() {
+			seen[st.Ino] = true
+		}
+		u.Bytes += st.Blocks * 512
+		u.Inodes++
+		return nil
+	})
+	return u, errors.Join(err, root.Close())
+}
+
+// skipVanished lets a walk go on where the container was quicker.
+func skipVanished(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
+		return nil
+	}
+	return err
+}
+
+// recoverRootfses enters all rootfs directories. One without a record was
+// never finished and goes; one with a broken record stays, to be removed by
+// whoever knows the container.
+func (s *Store) recoverRootfses(ctx context.Context) error {
+	ids, err := linux.RecordIDs(s.path(dirRootfs))
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		r, _, err := linux.LoadRecord[rootfsRecord](filepath.Join(s.rootfsDir(id), rootfsFile))
+		if errors.Is(err, fs.ErrNotExist) {
+			if err := s.toTrash(s.rootfsDir(id)); err != nil {
+				return err
+			}
+			continue
+		}
+		entry := &rootfsEntry{record: r, broken: err}
+		if err == nil {
+			s.refRootfs(entry)
+		}
+		if entry.broken != nil {
+			klog.FromContext(ctx).Error(entry.broken, "Rootfs cannot be mounted any more", "containerID", id)
+		}
+		s.rootfses[id] = entry
+	}
+	return nil
+}
+
+// validRootfsID keeps ids inside of their directory.
+func validRootfsID(id string) bool {
+	const allowed = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_."
+	return id != "" && len(id) <= 255 && !strings.HasPrefix(id, ".") &&
+		!strings.ContainsFunc(id, func(r rune) bool { return !strings.ContainsRune(allowed, r) })
+}

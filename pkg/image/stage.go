@@ -1,0 +1,164 @@
+package image
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/cri-node/cri-node/pkg/image/layer"
+	"github.com/cri-node/cri-node/pkg/image/registry"
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
+)
+
+// maxZstdWindow is the memory one zstd layer may make us hold.
+const maxZstdWindow = 128 << 20
+
+// stage downloads, verifies and unpacks one layer into staging, and notes it
+// in the store. Pieces of different downloads that do not fit together are
+// thrown away, once, and fetched anew.
+func (s *Store) stage(ctx context.Context, session *registry.Session, l layerSource) error {
+	if err := s.slots.Acquire(ctx, 1); err != nil {
+		return context.Cause(ctx)
+	}
+	defer s.slots.Release(1)
+	// Another pull may have been here while we waited; see layerKey.
+	if s.hasLayer(l.diffID) {
+		return nil
+	}
+	again, err := s.stageOnce(ctx, session, l)
+	if again {
+		_, err = s.stageOnce(ctx, session, l)
+	}
+	return err
+}
+
+// stageOnce is one attempt. again says that another from the beginning makes
+// sense; what was downloaded is gone then.
+func (s *Store) stageOnce(ctx context.Context, session *registry.Session, l layerSource) (again bool, err error) {
+	path := s.partialPath(l.key())
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return false, err
+	}
+	d := s.newDownload(ctx, session, l.blob)
+	if err := d.keep(f, func(n int64) { s.partial.Add(n) }); err != nil {
+		return false, errors.Join(fmt.Errorf("reuse partial download: %w", err), d.Close())
+	}
+	dir, err := os.MkdirTemp(s.path(dirStaging), "")
+	if err != nil {
+		return false, errors.Join(err, d.Close())
+	}
+	usage, err := s.unpack(ctx, d, l, dir)
+	err = errors.Join(err, d.Close())
+	if err == nil {
+		record := layerUsage{DiffID: l.diffID, Bytes: usage.Bytes, Inodes: usage.Inodes}
+		err = linux.SaveRecord(filepath.Join(dir, layerRecord), record, linux.SurviveProcess)
+	}
+	if err != nil {
+		s.discard(dir)
+		// What came over the wire is worth keeping unless it is wrong or
+		// nobody wants it.
+		if errors.Is(context.Cause(ctx), errAbandoned) || d.failed == nil && ctx.Err() == nil && !full(err) {
+			s.removePartial(path)
+		}
+		return d.contentFault() && !full(err), err
+	}
+	s.stagedLayer(l, dir, usage)
+	return false, nil
+}
+
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// stagedLayer notes a finished layer, unless nobody needs it any more or
+// another blob has brought the same one.
+func (s *Store) stagedLayer(l layerSource, dir string, usage layer.Usage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.layers[l.diffID]
+	if e == nil || e.state != layerAbsent {
+		s.discard(dir)
+		s.removePartial(s.partialPath(l.key()))
+		return
+	}
+	e.state, e.dir, e.usage, e.partial = layerStaged, dir, usage, s.partialPath(l.key())
+}
+
+// unpack runs the line: two goroutines and the caller, each with a few blocks
+// of room, so that the slowest step sets the pace and not their sum.
+//
+//	download -> sha256 -> | -> decompress -> sha256 -> | -> layer.Apply
+func (s *Store) unpack(ctx context.Context, d *download, l layerSource, dir string) (usage layer.Usage, err error) {
+	diff := filepath.Join(dir, layerDiff)
+	if err := os.Mkdir(diff, 0o700); err != nil {
+		return usage, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	var line sync.WaitGroup
+	d.ctx = ctx
+	blob := s.newPump(ctx, l.blob.Digest.Algorithm().Hash())
+	content := s.newPump(ctx, l.diffID.Algorithm().Hash())
+	line.Go(func() { blob.run(d) })
+	line.Go(func() {
+		plain, err := decompress(blob)
+		if err != nil {
+			content.fail(fmt.Errorf("decompress: %w", err))
+			return
+		}
+		defer plain.Close()
+		content.run(plain)
+	})
+	usage, err = layer.Apply(ctx, content, diff, s.config.Limits)
+	if err == nil {
+		// Apply has seen the end, but may not have asked for it.
+		_, err = io.Copy(io.Discard, content)
+	}
+	cancel(err)
+	line.Wait()
+	if err != nil {
+		if d.failed != nil {
+			// Whatever came of it further down is not the cause.
+			err = d.failed
+		}
+		return usage, err
+	}
+	if got := blob.digest(l.blob.Digest.Algorithm()); got != l.blob.Digest || blob.total != l.blob.Size {
+		return usage, malformed("blob has digest %s and %d bytes, want %s and %d", got, blob.total, l.blob.Digest, l.blob.Size)
+	}
+	if got := content.digest(l.diffID.Algorithm()); got != l.diffID {
+		return usage, malformed("blob unpacks to diff id %s, the image config says %s", got, l.diffID)
+	}
+	return usage, nil
+}
+
+// decompress tells gzip and zstd by their first bytes; anything else is taken
+// for tar as it is.
+func decompress(r io.Reader) (io.ReadCloser, error) {
+	// inflate has a fast path for exactly this type.
+	in := bufio.NewReaderSize(r, 64<<10)
+	magic, err := in.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	switch {
+	case len(magic) >= 2 && magic[0] == 0x1f && magic[1] == 0x8b:
+		return gzip.NewReader(in)
+	case len(magic) == 4 && magic[0] == 0x28 && magic[1] == 0xb5 && magic[2] == 0x2f && magic[3] == 0xfd,
+		len(magic) == 4 && magic[0]&0xf0 == 0x50 && magic[1] == 0x2a && magic[2] == 0x4d && magic[3] == 0x18: // a skippable frame
+		z, err := zstd.NewReader(in, zstd.WithDecoderMaxWindow(maxZstdWindow))
+		if err != nil {
+			return nil, err
+		}
+		return z.IOReadCloser(), nil
+	default:
+		return io.NopCloser(in), nil
+	}
+}

@@ -1,0 +1,216 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/cri-node/cri-node/pkg/image/layer"
+	"github.com/cri-node/cri-node/pkg/image/registry"
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
+)
+
+// Config says where a store lies and how it pulls. Only Root is required.
+type Config struct {
+	// Root is the directory of the store, created with mode 0700. It must be
+	// on one file system that can hold the upper directory of an overlay.
+	Root string
+	// CertsDirs, AuthFiles, TrustedRealms and HelperTimeout: see
+	// registry.Config.
+	CertsDirs     []string
+	AuthFiles     []string
+	TrustedRealms []string
+	HelperTimeout time.Duration
+	// MaxParallelLayers is how many layers are downloaded and unpacked at the
+	// same time, over all pulls. Default 4.
+	MaxParallelLayers int
+	// ProgressTimeout is how long a registry may send nothing worth
+	// mentioning before the request is tried again. Default 60 s.
+	ProgressTimeout time.Duration
+	// PinnedImages are names, with * for any characters, of images that the
+	// garbage collection of the kubelet must leave alone.
+	PinnedImages []string
+	// Limits bound what one layer may unpack to. The zero value has the
+	// defaults of package layer.
+	Limits layer.Options
+	// Platform chooses from an index. Default: that of this machine.
+	Platform platforms.MatchComparer
+}
+
+// Auth is the credentials of one request.
+type Auth = registry.Auth
+
+// ErrRegistryUnavailable means that the registry could not be reached. Errors
+// of Pull that are it begin with its text, which kubelet looks for.
+var ErrRegistryUnavailable = registry.ErrUnavailable
+
+// errClosed is why work ends at shutdown. What it has downloaded is kept.
+var errClosed = fmt.Errorf("image store is closed: %w", errdefs.ErrUnavailable)
+
+// Store holds the images of a node. See the package documentation for its form
+// on disk and its locks.
+type Store struct {
+	config Config
+	lock   *os.File
+	slots  *semaphore.Weighted
+	wake   chan struct{} // for the collector, capacity 1
+
+	ctx    context.Context //nolint:containedctx // the life of the store, which shared work hangs on
+	cancel context.CancelCauseFunc
+	work   sync.WaitGroup
+	life   sync.RWMutex // held for reading while work is added
+	closed bool
+
+	pulls      flights[pullKey, string]
+	layerPulls flights[layerKey, struct{}]
+	commits    sync.Mutex
+	partial    atomic.Int64 // bytes of unfinished downloads
+	buffers    sync.Pool
+	// legacyMount forces mount(2) where the kernel has fsopen(2), for tests.
+	legacyMount bool
+
+	mu       sync.Mutex
+	images   map[digest.Digest]*stored
+	layers   map[digest.Digest]*layerEntry
+	blobs    map[digest.Digest]*blobEntry
+	rootfses map[string]*rootfsEntry
+	sequence uint64
+	view     atomic.Pointer[view]
+}
+
+// The directories below Root.
+const (
+	dirBlobs   = "blobs"
+	dirImages  = "images"
+	dirLayers  = "layers"
+	dirRootfs  = "rootfs"
+	dirStaging = "staging"
+	dirPartial = "partial"
+	dirTrash   = "trash"
+	dirBroken  = "broken"
+	dirEmpty   = "empty"
+)
+
+// Open opens the store at c.Root, or makes an empty one, and brings it into
+// order after whatever ended its last user. What cannot be believed is moved
+// aside and logged; only a root that cannot be used at all is an error. The
+// values of ctx are kept, its end is not: the caller must Close the store.
+func Open(ctx context.Context, c Config) (*Store, error) {
+	if !filepath.IsAbs(c.Root) {
+		return nil, fmt.Errorf("root of the image store %q is not absolute: %w", c.Root, errdefs.ErrInvalidArgument)
+	}
+	c.Root = filepath.Clean(c.Root)
+	if c.MaxParallelLayers <= 0 {
+		c.MaxParallelLayers = 4
+	}
+	if c.ProgressTimeout <= 0 {
+		c.ProgressTimeout = time.Minute
+	}
+	if c.Platform == nil {
+		c.Platform = platforms.Default()
+	}
+	s := &Store{
+		config:   c,
+		slots:    semaphore.NewWeighted(int64(c.MaxParallelLayers)),
+		wake:     make(chan struct{}, 1),
+		images:   map[digest.Digest]*stored{},
+		layers:   map[digest.Digest]*layerEntry{},
+		blobs:    map[digest.Digest]*blobEntry{},
+		rootfses: map[string]*rootfsEntry{},
+	}
+	s.buffers.New = func() any { return new([blockSize]byte) }
+	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	if err := s.makeDirs(); err != nil {
+		return nil, err
+	}
+	lock, err := linux.Lock(s.path("lock"))
+	if err != nil {
+		return nil, err
+	}
+	s.lock = lock
+	if err := s.recover(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("recover image store: %w", err), lock.Close())
+	}
+	s.work.Go(func() { s.collect(s.ctx) })
+	s.wakeCollector()
+	return s, nil
+}
+
+// Close ends all work and waits for it. Downloads in progress leave behind
+// what the next Open can go on from. Using the store afterwards is an error,
+// looking at images is not.
+func (s *Store) Close() error {
+	s.life.Lock()
+	if s.closed {
+		s.life.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.life.Unlock()
+	s.cancel(errClosed)
+	s.work.Wait()
+	return s.lock.Close()
+}
+
+// begin keeps Close waiting until the returned function is called.
+func (s *Store) begin() (func(), error) {
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.closed {
+		return nil, errClosed
+	}
+	s.work.Add(1)
+	return s.work.Done, nil
+}
+
+func (s *Store) makeDirs() error {
+	for _, dir := range []string{"", dirBlobs + "/sha256", dirBlobs + "/sha512", dirImages, dirLayers, dirRootfs, dirStaging, dirPartial, dirTrash, dirBroken, dirEmpty} {
+		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
+			return err
+		}
+	}
+	// Whoever made the root before us may have been more generous.
+	return os.Chmod(s.config.Root, 0o700)
+}
+
+// path joins names below the root.
+func (s *Store) path(names ...string) string {
+	return filepath.Join(append([]string{s.config.Root}, names...)...)
+}
+
+// FsUsage is the space that images take.
+type FsUsage struct {
+	// Mountpoint is a directory on the file system that images are on.
+	Mountpoint string
+	UsedBytes  uint64
+	InodesUsed uint64
+}
+
+// Usage adds up what layers, blobs and unfinished downloads take, from
+// memory. Writable layers of containers are not in it.
+func (s *Store) Usage() (FsUsage, error) {
+	u := FsUsage{Mountpoint: s.config.Root, UsedBytes: uint64(max(0, s.partial.Load()))}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.layers {
+		u.UsedBytes += uint64(l.usage.Bytes)
+		u.InodesUsed += uint64(l.usage.Inodes)
+	}
+	for _, b := range s.blobs {
+		if b.stored {
+			u.UsedBytes += uint64(b.size)
+			u.InodesUsed++
+		}
+	}
+	return u, nil
+}
