@@ -27,6 +27,8 @@ var breakouts = []struct {
 		map[string]string{"etc": "dir", "dummy": "dir", "l": "link /dummy/../../../etc", "etc/f": "file x"}},
 	{"symlink to symlink", []entry{dir("etc"), dir("a"), symlink("a/e", "/etc"), symlink("l", "./a/e"), file("l/f", "x")},
 		map[string]string{"etc": "dir", "a": "dir", "a/e": "link /etc", "l": "link ./a/e", "etc/f": "file x"}},
+	{"symlink relative", []entry{dir("a/b"), symlink("a/b/l", "../../a/../a/c"), file("a/b/l/f", "x"), symlink("a/b/m", "../b/l/.."), file("a/b/m/g", "y")},
+		map[string]string{"a": "dir", "a/b": "dir", "a/b/l": "link ../../a/../a/c", "a/c": "dir", "a/c/f": "file x", "a/b/m": "link ../b/l/..", "a/g": "file y"}},
 	{"symlink outside", []entry{symlink("l", out), file("l/f", "x"), file("l/secret", "x")}, map[string]string{}},
 	{"symlink outside relative", []entry{symlink("l", "../outside"), file("l/secret", "x")},
 		map[string]string{"l": "link ../outside", "outside": "dir", "outside/secret": "file x"}},

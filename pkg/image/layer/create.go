@@ -80,6 +80,10 @@ func (a *applier) file(ctx context.Context, parent *directory, base string, size
 		return err
 	}
 	err = a.writeData(fd, size)
+	// Most files are root's, and root has made them.
+	if err == nil && (!a.isRoot || m.uid != 0 || m.gid != 0 || parent.gid != 0) {
+		err = os.NewSyscallError("fchown", unix.Fchown(fd, m.uid, m.gid))
+	}
 	if err == nil {
 		err = m.setFd(fd, true)
 	}

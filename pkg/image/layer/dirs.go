@@ -24,6 +24,7 @@ type directory struct {
 	fd    int
 	path  string // from the layer's root, without symlinks; "" is the root
 	times [2]unix.Timespec
+	gid   int // that a new file may get, depending on setgid and mount options
 	// dirty says that something was put in or removed, which changed the
 	// directory's time, so that close has to set it back.
 	dirty bool
@@ -49,10 +50,10 @@ type dirs struct {
 	stale    bool                  // a directory or symlink went away: begin has to empty the maps
 }
 
-// newDirs takes ownership of the directory fd root.
-func newDirs(root, maxDepth int) *dirs {
+// newDirs takes ownership of root.
+func newDirs(root *directory, maxDepth int) *dirs {
 	return &dirs{
-		root:     &directory{fd: root},
+		root:     root,
 		maxDepth: maxDepth,
 		open:     map[string]*directory{},
 		alias:    map[string]string{},
@@ -152,7 +153,7 @@ func (d *dirs) keep(fd int, p string) (*directory, error) {
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
-	dir := &directory{fd: fd, path: p, times: [2]unix.Timespec{st.Atim, st.Mtim}}
+	dir := &directory{fd: fd, path: p, gid: int(st.Gid), times: [2]unix.Timespec{st.Atim, st.Mtim}}
 	if old := d.open[p]; old != nil { // of a directory that was removed meanwhile
 		if err := old.close(false); err != nil {
 			return nil, errors.Join(err, unix.Close(fd))

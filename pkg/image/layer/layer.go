@@ -85,6 +85,7 @@ func Apply(ctx context.Context, r io.Reader, dir string, o Options) (Usage, erro
 		in:     newStream(ctx, r),
 		dirs:   newDirs(root, o.MaxDepth),
 		buf:    *buf,
+		isRoot: os.Geteuid() == 0 && os.Getegid() == 0,
 	}
 	a.tr = tar.NewReader(a.in)
 	err = a.run(ctx)
@@ -99,19 +100,23 @@ func Apply(ctx context.Context, r io.Reader, dir string, o Options) (Usage, erro
 // openRoot opens the directory to fill. It insists on an empty one because the
 // rest of the package takes every character device 0:0 that it meets for a
 // whiteout of its own.
-func openRoot(dir string) (int, error) {
+func openRoot(dir string) (*directory, error) {
 	fd, err := openat(unix.AT_FDCWD, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return -1, fmt.Errorf("open layer directory %s: %w", dir, err)
+		return nil, fmt.Errorf("open layer directory %s: %w", dir, err)
 	}
 	names, err := readNames(fd)
 	if err == nil && len(names) > 0 {
 		err = fmt.Errorf("not empty: %w", errdefs.ErrFailedPrecondition)
 	}
-	if err != nil {
-		return -1, errors.Join(fmt.Errorf("check layer directory %s: %w", dir, err), unix.Close(fd))
+	var st unix.Stat_t
+	if err == nil {
+		st, err = fstat(fd)
 	}
-	return fd, nil
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("check layer directory %s: %w", dir, err), unix.Close(fd))
+	}
+	return &directory{fd: fd, gid: int(st.Gid)}, nil
 }
 
 // applier is the state of one Apply.
@@ -124,6 +129,7 @@ type applier struct {
 	usage   Usage
 	entries int64
 	bytes   int64
+	isRoot  bool        // this process's files are owned by 0:0
 	root    *tar.Header // what the tar says of the root directory, if anything
 }
 

@@ -37,6 +37,7 @@ func TestMetadata(t *testing.T) {
 		dir("./").with(set(5, 6, 0o751, time.Hour)),
 		dir("sgid").with(set(1, 2, 0o2775, 2*time.Hour)),
 		file("sgid/suid", "x").with(set(1000, 1001, 0o4755, time.Minute)),
+		file("sgid/root", "x").with(set(0, 0, 0o640, time.Minute)), // not the directory's group
 		file("sgid/none", "x").with(set(1<<32-2, 0, 0, time.Minute)),
 		symlink("link", "sgid/none").with(set(7, 8, 0o777, 3*time.Hour)),
 		node(tar.TypeFifo, "fifo", 0, 0).with(set(9, 10, 0o1622, 4*time.Hour)),
@@ -67,6 +68,7 @@ func TestMetadata(t *testing.T) {
 		{".", unix.S_IFDIR | 0o751, 5, 6, time.Hour},
 		{"sgid", unix.S_IFDIR | 0o2775, 1, 2, 2 * time.Hour},
 		{"sgid/suid", unix.S_IFREG | 0o4755, 1000, 1001, time.Minute},
+		{"sgid/root", unix.S_IFREG | 0o640, 0, 0, time.Minute},
 		{"sgid/suid2", unix.S_IFREG | 0o4755, 1000, 1001, time.Minute},
 		{"sgid/none", unix.S_IFREG | 0o600, 0, 0, 0},
 		{"sgid/sub", unix.S_IFDIR | 0o755, 0, 0, 0},

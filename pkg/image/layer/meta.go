@@ -74,16 +74,16 @@ func timespec(t time.Time) unix.Timespec {
 
 // setMeta sets a directory's metadata, and its times when it is closed.
 func (d *directory) setMeta(m meta) error {
-	d.times, d.dirty = m.times, true
+	d.times, d.dirty, d.gid = m.times, true, m.gid
+	if err := os.NewSyscallError("fchown", unix.Fchown(d.fd, m.uid, m.gid)); err != nil {
+		return err
+	}
 	return m.setFd(d.fd, false)
 }
 
-// setFd sets owner, attributes and mode of a regular file or directory that is
-// open.
+// setFd sets attributes and mode of a regular file or directory that is open
+// and has its owner.
 func (m *meta) setFd(fd int, regular bool) error {
-	if err := unix.Fchown(fd, m.uid, m.gid); err != nil {
-		return os.NewSyscallError("fchown", err)
-	}
 	for _, x := range m.xattrs {
 		if x.name == capabilityXattr && !regular {
 			continue

@@ -50,14 +50,19 @@ func (a *applier) removeContents(ctx context.Context, parent int, base string) (
 		return err
 	}
 	defer func() { err = errors.Join(err, os.NewSyscallError("close", unix.Close(fd))) }()
-	names, err := readNames(fd)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := a.remove(ctx, fd, name); err != nil {
+	for {
+		names, err := readNames(fd)
+		if err != nil || len(names) == 0 {
 			return err
 		}
+		for _, name := range names {
+			if err := a.remove(ctx, fd, name); err != nil {
+				return err
+			}
+		}
+		// What a file system lists after removals is its own affair: start over.
+		if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
+			return os.NewSyscallError("lseek", err)
+		}
 	}
-	return nil
 }

@@ -86,11 +86,10 @@ func readlinkat(dir int, name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// readNames lists a directory, which has to be open for reading and at its
-// beginning.
+// readNames lists some of a directory, which has to be open for reading, from
+// where it stands. It returns none at the end.
 func readNames(fd int) ([]string, error) {
-	var names []string
-	buf := make([]byte, 32<<10)
+	buf := make([]byte, 16<<10)
 	for {
 		var n int
 		err := retry(func() (err error) { n, err = unix.Getdents(fd, buf); return err })
@@ -98,9 +97,11 @@ func readNames(fd int) ([]string, error) {
 			return nil, os.NewSyscallError("getdents64", err)
 		}
 		if n <= 0 {
+			return nil, nil
+		}
+		if _, _, names := unix.ParseDirent(buf[:n], -1, nil); len(names) > 0 {
 			return names, nil
 		}
-		_, _, names = unix.ParseDirent(buf[:n], -1, names)
 	}
 }
 
