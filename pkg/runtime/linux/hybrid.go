@@ -1,0 +1,41 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// WithoutUnified runs start on a thread whose mount namespace lacks the cgroup
+// v2 tree of a hybrid machine, so that a process it forks does not see that
+// tree: crun refuses hybrid machines. Everything else, mount propagation too,
+// is as outside. start must fork on the thread it is called on, as
+// os/exec.Cmd.Start does, and must not wait for the child.
+func WithoutUnified(start func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		// The thread is not unlocked: the Go runtime ends it with the goroutine,
+		// and its mount namespace with it.
+		runtime.LockOSThread()
+		result <- withoutUnified(start)
+	}()
+	return <-result
+}
+
+func withoutUnified(start func() error) error {
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+		return fmt.Errorf("unshare mount namespace: %w", err)
+	}
+	// On a machine whose mounts are shared, the unmount must stay in here.
+	if err := unix.Mount("", CgroupRoot, "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make %s private: %w", CgroupRoot, err)
+	}
+	unified := filepath.Join(CgroupRoot, "unified")
+	if err := unix.Unmount(unified, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unmount %s: %w", unified, err)
+	}
+	return start()
+}
