@@ -1,0 +1,162 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
+	"github.com/cri-node/cri-node/pkg/runtime/monitor"
+	"github.com/cri-node/cri-node/pkg/runtime/oci"
+)
+
+// Container is one container. Its methods may be called by many at once.
+type Container struct {
+	id string
+	m  *Manager
+
+	// op holds one token; who has it may change what the container does.
+	op chan struct{}
+	// mu makes changes of the status, in memory and on disk, follow one another.
+	mu     sync.Mutex
+	status atomic.Pointer[Status]
+	// gone is closed when the container is Exited.
+	gone chan struct{}
+	// stopSent is set once the stop signal was sent.
+	stopSent atomic.Bool
+	execs    atomic.Uint64
+}
+
+func newContainer(m *Manager, s *Status) *Container {
+	c := &Container{id: s.ID, m: m, op: make(chan struct{}, 1), gone: make(chan struct{})}
+	c.status.Store(s)
+	if s.State == Exited {
+		close(c.gone)
+	}
+	return c
+}
+
+// ID of the container.
+func (c *Container) ID() string { return c.id }
+
+// Status returns the snapshot of now. The caller must not change it.
+func (c *Container) Status() *Status { return c.status.Load() }
+
+// Dir is the directory of the container that ends with the boot.
+func (c *Container) Dir() string { return c.m.stateDir(c.id) }
+
+// RootfsPath is where the container's root file system is mounted.
+func (c *Container) RootfsPath() string { return filepath.Join(c.Dir(), "rootfs") }
+
+// VolumesDir is a durable directory for the volumes the image declares.
+func (c *Container) VolumesDir() string { return filepath.Join(c.m.recordDir(c.id), "volumes") }
+
+// Exited is closed once the container has exited and its log is complete.
+func (c *Container) Exited() <-chan struct{} { return c.gone }
+
+// lock takes the container for one operation. The caller must call unlock.
+func (c *Container) lock(ctx context.Context) (unlock func(), err error) {
+	select {
+	case c.op <- struct{}{}:
+		return func() { <-c.op }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for another operation on container %s: %w", c.id, context.Cause(ctx))
+	}
+}
+
+// change applies f to a copy of the status, saves it and then shows it. If it
+// cannot be saved, nothing has changed.
+func (c *Container) change(f func(*Status)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changeLocked(f)
+}
+
+func (c *Container) changeLocked(f func(*Status)) error {
+	next := *c.status.Load()
+	f(&next)
+	if err := linux.SaveRecord(c.m.recordPath(c.id), next, linux.SurviveProcess); err != nil {
+		return fmt.Errorf("save container %s: %w", c.id, err)
+	}
+	c.status.Store(&next)
+	return nil
+}
+
+// exitedWith records how the container ended, once.
+func (c *Container) exitedWith(e monitor.Exit) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.status.Load()
+	if s.State == Exited || s.State == Creating {
+		return // known already; or its create is failing, and says why itself
+	}
+	code, reason, message := describe(e)
+	finish := func(s *Status) { s.exit(code, reason, message, e.FinishedAt) }
+	if err := c.changeLocked(finish); err != nil {
+		// A full disk must not keep an end secret: the monitor's exit record
+		// tells it again after a restart.
+		next := *s
+		finish(&next)
+		c.status.Store(&next)
+	}
+	close(c.gone)
+}
+
+// describe puts an exit in CRI's words.
+func describe(e monitor.Exit) (code int, reason, message string) {
+	code = e.Code
+	if e.Signal != 0 {
+		code = 128 + e.Signal
+	}
+	switch {
+	case e.Lost:
+		return exitCodeUnknown, ReasonExitCodeLost, "the container ended while neither the monitor nor the daemon was running"
+	case e.OOMKilled:
+		reason = ReasonOOMKilled
+	case code == 0:
+		reason = ReasonCompleted
+	default:
+		reason = ReasonError
+	}
+	if e.LogBytesDropped > 0 {
+		message = fmt.Sprintf("%d bytes of its output could not be written to the log: %s", e.LogBytesDropped, e.LogError)
+	}
+	return code, reason, message
+}
+
+// finish records an end that no monitor reports.
+func (c *Container) finish(code int, reason, message string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.status.Load().State == Exited {
+		return nil
+	}
+	if err := c.changeLocked(func(s *Status) { s.exit(code, reason, message, time.Now()) }); err != nil {
+		return err
+	}
+	close(c.gone)
+	return nil
+}
+
+// expect refuses an operation in any state but one.
+func (c *Container) expect(want State) error {
+	if got := c.Status().State; got != want {
+		return fmt.Errorf("container %s is %s, not %s: %w", c.id, got, want, errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+// driver is the OCI runtime of the container.
+func (c *Container) driver() (*oci.Runtime, error) { return c.m.Handler(c.Status().Handler) }
+
+func (c *Container) logFile() string { return filepath.Join(c.Dir(), "runtime.log") }
+
+// SetRequest replaces what the caller keeps with the container.
+func (c *Container) SetRequest(request []byte) error {
+	return c.change(func(s *Status) { s.Request = request })
+}

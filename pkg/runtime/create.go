@@ -1,0 +1,167 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
+	"github.com/cri-node/cri-node/pkg/runtime/monitor"
+	"github.com/cri-node/cri-node/pkg/runtime/oci"
+)
+
+// teardownTimeout bounds the undoing of a step whose own time may be over.
+const teardownTimeout = 30 * time.Second
+
+// Prepare writes the record of a new container and mounts its root file
+// system. The container is Creating; Create goes on, Remove undoes it. On an
+// error nothing is left.
+func (m *Manager) Prepare(ctx context.Context, p Params) (*Container, error) {
+	if _, err := m.Handler(p.Handler); err != nil {
+		return nil, err
+	}
+	c := newContainer(m, &Status{Params: p, State: Creating, CreatedAt: time.Now()})
+	if err := m.add(c); err != nil {
+		return nil, err
+	}
+	if err := c.prepare(ctx); err != nil {
+		return nil, errors.Join(err, c.abandon(ctx))
+	}
+	return c, nil
+}
+
+func (c *Container) prepare(ctx context.Context) error {
+	if err := c.m.makeDirs(c.id); err != nil {
+		return err
+	}
+	if err := c.change(func(*Status) {}); err != nil { // the intent, before any effect
+		return err
+	}
+	imageID := c.Status().ImageID
+	if imageID == "" {
+		return nil
+	}
+	if err := c.m.config.Rootfs.PrepareRootfs(ctx, c.id, imageID); err != nil {
+		return fmt.Errorf("prepare root file system: %w", err)
+	}
+	if err := c.m.config.Rootfs.MountRootfs(ctx, c.id, c.RootfsPath()); err != nil {
+		return fmt.Errorf("mount root file system: %w", err)
+	}
+	return nil
+}
+
+// abandon undoes a create, whatever became of the caller.
+func (c *Container) abandon(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
+	defer cancel()
+	return c.m.Remove(ctx, c.id)
+}
+
+// CreateOptions complete what Prepare began.
+type CreateOptions struct {
+	Spec *specs.Spec
+	// StopSignal by name, such as SIGTERM; empty means that.
+	StopSignal       string
+	Stdin, StdinOnce bool
+	// SharedPID: other processes of the pod live in the pid namespace, so that
+	// it does not end with this container; what is left of the container then
+	// is killed through its cgroup.
+	SharedPID bool
+	// Request replaces Params.Request where the caller knows more by now.
+	Request []byte
+}
+
+// Create makes the container's namespaces and its first process, which waits
+// to be started. On an error the container is removed.
+func (c *Container) Create(ctx context.Context, o CreateOptions) error {
+	unlock, err := c.lock(ctx)
+	if err != nil {
+		return errors.Join(err, c.abandon(ctx))
+	}
+	err = c.create(ctx, o)
+	unlock()
+	if err != nil {
+		return errors.Join(err, c.abandon(ctx))
+	}
+	return nil
+}
+
+func (c *Container) create(ctx context.Context, o CreateOptions) error {
+	if err := c.expect(Creating); err != nil {
+		return err
+	}
+	runtime, err := c.driver()
+	if err != nil {
+		return err
+	}
+	if err := c.writeBundle(o.Spec); err != nil {
+		return err
+	}
+	result, err := c.m.monitor.Create(ctx, c.createRequest(runtime, o))
+	if err != nil {
+		return fmt.Errorf("create container: %w", err)
+	}
+	return c.change(func(s *Status) {
+		s.State, s.Process = Created, result.Process
+		s.StopSignal, s.SharedPID, s.TTY = o.StopSignal, o.SharedPID, o.Spec.Process.Terminal
+		if o.Request != nil {
+			s.Request = o.Request
+		}
+	})
+}
+
+// writeBundle writes the OCI bundle and the directory of the log.
+func (c *Container) writeBundle(spec *specs.Spec) error {
+	document, err := json.Marshal(spec)
+	if err != nil {
+		return fmt.Errorf("encode spec: %w", err)
+	}
+	if err := linux.WriteFileAtomic(filepath.Join(c.Dir(), "config.json"), document, 0o600, linux.SurviveProcess); err != nil {
+		return err
+	}
+	if logPath := c.Status().LogPath; logPath != "" {
+		if err := os.MkdirAll(filepath.Dir(logPath), 0o755); err != nil {
+			return fmt.Errorf("create directory of the log: %w", err)
+		}
+	}
+	return nil
+}
+
+func (c *Container) createRequest(runtime *oci.Runtime, o CreateOptions) monitor.CreateRequest {
+	s := c.Status()
+	pidFile := filepath.Join(c.Dir(), "pid")
+	return monitor.CreateRequest{
+		ID:                c.id,
+		Dir:               c.Dir(),
+		Argv:              runtime.CreateCommand(c.id, c.Dir(), pidFile, c.logFile()),
+		PidFile:           pidFile,
+		Env:               oci.Environment(),
+		HideUnifiedCgroup: runtime.HideUnified(),
+		Stdin:             o.Stdin,
+		StdinOnce:         o.StdinOnce,
+		TTY:               o.Spec.Process.Terminal,
+		LogPath:           s.LogPath,
+		MaxLineSize:       c.m.config.MaxLogLine,
+		RuntimeLog:        c.logFile(),
+		KillCgroupOnExit:  o.SharedPID,
+	}
+}
+
+// Spec reads back the OCI spec the container was created with.
+func (c *Container) Spec() (*specs.Spec, error) {
+	b, err := os.ReadFile(filepath.Join(c.Dir(), "config.json"))
+	if err != nil {
+		return nil, fmt.Errorf("read spec of container %s: %w", c.id, err)
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(b, &spec); err != nil {
+		return nil, fmt.Errorf("read spec of container %s: %w", c.id, err)
+	}
+	return &spec, nil
+}

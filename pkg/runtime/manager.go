@@ -1,0 +1,152 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
+	"github.com/cri-node/cri-node/pkg/runtime/monitor"
+	"github.com/cri-node/cri-node/pkg/runtime/oci"
+)
+
+// Rootfs makes root file systems from images. Every method is idempotent; the
+// image store is the one behind it.
+type Rootfs interface {
+	PrepareRootfs(ctx context.Context, containerID, imageID string) error
+	MountRootfs(ctx context.Context, containerID, target string) error
+	UnmountRootfs(ctx context.Context, containerID, target string) error
+	RemoveRootfs(ctx context.Context, containerID string) error
+}
+
+// Config of a Manager.
+type Config struct {
+	// Root is the durable directory, State the one that ends with the boot.
+	Root, State string
+	// Handlers are the OCI runtimes by name.
+	Handlers map[string]*oci.Runtime
+	Rootfs   Rootfs
+	Cgroups  *linux.Cgroups
+	// MaxLogLine is the longest line in a container's log, in bytes; longer
+	// ones are split. 0 means 16 KiB.
+	MaxLogLine int
+}
+
+// Manager keeps all containers of a node.
+type Manager struct {
+	config  Config
+	monitor *monitor.Supervisor
+
+	mu         sync.Mutex
+	containers map[string]*Container
+}
+
+// NewManager returns a Manager without containers; Recover fills it.
+func NewManager(c Config) *Manager {
+	return &Manager{config: c, containers: map[string]*Container{}}
+}
+
+// Handler returns the OCI runtime of a name.
+func (m *Manager) Handler(name string) (*oci.Runtime, error) {
+	r, ok := m.config.Handlers[name]
+	if !ok {
+		return nil, fmt.Errorf("runtime handler %q is not configured: %w", name, errdefs.ErrNotFound)
+	}
+	return r, nil
+}
+
+// Get returns a container by its id, also one that is still Creating.
+func (m *Manager) Get(id string) (*Container, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, ok := m.containers[id]
+	if !ok {
+		return nil, fmt.Errorf("container %q: %w", id, errdefs.ErrNotFound)
+	}
+	return c, nil
+}
+
+// List returns the containers that have been created, infra ones too.
+func (m *Manager) List() []*Container {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := make([]*Container, 0, len(m.containers))
+	for _, c := range m.containers {
+		if c.Status().State != Creating {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// Group returns all containers of a sandbox, also those still Creating.
+func (m *Manager) Group(group string) []*Container {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var list []*Container
+	for _, c := range m.containers {
+		if c.Status().Group == group {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// Lookup finds the container of a name and attempt in a sandbox.
+func (m *Manager) Lookup(group, name string, attempt uint32) (*Container, bool) {
+	for _, c := range m.Group(group) {
+		s := c.Status()
+		if s.Name == name && s.Attempt == attempt && !s.Infra {
+			return c, true
+		}
+	}
+	return nil, false
+}
+
+func (m *Manager) add(c *Container) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.containers[c.id]; ok {
+		return fmt.Errorf("container %q: %w", c.id, errdefs.ErrAlreadyExists)
+	}
+	m.containers[c.id] = c
+	return nil
+}
+
+func (m *Manager) forget(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.containers, id)
+}
+
+// recordDir and stateDir are a container's two directories.
+func (m *Manager) recordDir(id string) string { return filepath.Join(m.config.Root, "containers", id) }
+func (m *Manager) stateDir(id string) string  { return filepath.Join(m.config.State, "containers", id) }
+
+func (m *Manager) recordPath(id string) string {
+	return filepath.Join(m.recordDir(id), "record.json")
+}
+
+// makeDirs creates both directories of a container.
+func (m *Manager) makeDirs(id string) error {
+	return errors.Join(
+		os.MkdirAll(m.recordDir(id), 0o700),
+		os.MkdirAll(filepath.Join(m.stateDir(id), "rootfs"), 0o711),
+	)
+}
+
+// HandleEvent takes the news of a container's exit from the monitor. It may be
+// told the same exit many times, and of containers it does not know.
+func (m *Manager) HandleEvent(e monitor.Event) {
+	if e.Exit == nil {
+		return
+	}
+	if c, err := m.Get(e.ID); err == nil {
+		c.exitedWith(*e.Exit)
+	}
+}

@@ -1,0 +1,67 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Start lets the container's process go. A process that cannot be started
+// leaves the container Exited with code 128 and reason StartError.
+func (c *Container) Start(ctx context.Context) error {
+	unlock, err := c.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := c.expect(Created); err != nil {
+		return err
+	}
+	runtime, err := c.driver()
+	if err != nil {
+		return err
+	}
+	if err := c.change(func(s *Status) { s.Starting = true; s.StartedAt = time.Now() }); err != nil {
+		return err
+	}
+	if err := runtime.Start(ctx, c.id, c.logFile()); err != nil {
+		return c.startFailed(ctx, err)
+	}
+	return c.change(func(s *Status) {
+		// It may have come and gone before this line.
+		if s.State == Created {
+			s.State, s.Starting = Running, false
+		}
+	})
+}
+
+// startFailed ends a container whose start failed or was given up on: a
+// process that is let go later must not run behind everybody's back.
+func (c *Container) startFailed(ctx context.Context, cause error) error {
+	cause = fmt.Errorf("start container: %w", cause)
+	if err := c.finish(exitCodeStartError, ReasonStartError, cause.Error()); err != nil {
+		return fmt.Errorf("%w; %w", cause, err)
+	}
+	if err := c.kill(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("%w; %w", cause, err)
+	}
+	return cause
+}
+
+// kill sends SIGKILL to all processes of the container and does not wait.
+func (c *Container) kill(ctx context.Context) error {
+	s := c.Status()
+	if s.Process.PID > 0 {
+		if err := ignoreGone(s.Process.Signal(unix.SIGKILL)); err != nil {
+			return err
+		}
+	}
+	if s.SharedPID && s.Cgroup != "" {
+		ctx, cancel := context.WithTimeout(ctx, teardownTimeout)
+		defer cancel()
+		return c.m.config.Cgroups.Kill(ctx, s.Cgroup)
+	}
+	return nil
+}
