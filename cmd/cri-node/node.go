@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/cmd/cri-node/config"
+	"github.com/cri-node/cri-node/pkg/cri"
+	"github.com/cri-node/cri-node/pkg/image"
+	"github.com/cri-node/cri-node/pkg/runtime"
+	"github.com/cri-node/cri-node/pkg/runtime/infra"
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
+	"github.com/cri-node/cri-node/pkg/runtime/monitor"
+	"github.com/cri-node/cri-node/pkg/runtime/oci"
+	"github.com/cri-node/cri-node/pkg/sandbox"
+	"github.com/cri-node/cri-node/pkg/sandbox/network"
+)
+
+// node is the daemon's layers, wired.
+type node struct {
+	server         *cri.Server
+	defaultHandler string
+	// closers end the layers, the newest first.
+	closers []func() error
+}
+
+func (n *node) close() error {
+	var errs []error
+	for i := len(n.closers) - 1; i >= 0; i-- {
+		errs = append(errs, n.closers[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// probe is what the watchdog asks: a list, as kubelet would.
+func (n *node) probe(ctx context.Context) error {
+	_, err := n.server.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	return err
+}
+
+// build makes the layers in the order in which they need one another, and
+// recovers each before the next one relies on it.
+func build(ctx context.Context, cfg *config.Config, version string) (n *node, err error) {
+	n = &node{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+	cgroups, err := linux.DetectCgroups()
+	if err != nil {
+		return nil, err
+	}
+	driver := cgroupDriver(cfg.Runtime.CgroupDriver)
+	handlers, err := n.openHandlers(ctx, cfg, cgroups, driver)
+	if err != nil {
+		return nil, err
+	}
+	images, err := image.Open(ctx, image.Config{
+		Root:              filepath.Join(cfg.Root, "image"),
+		CertsDirs:         cfg.Image.CertsDirs,
+		AuthFiles:         cfg.Image.AuthFiles,
+		MaxParallelLayers: cfg.Image.MaxParallelLayers,
+		ProgressTimeout:   cfg.Image.ProgressTimeout.Duration,
+		PinnedImages:      cfg.Image.Pinned,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	n.closers = append(n.closers, images.Close)
+
+	net, err := n.openNetwork(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	containers, supervisor, err := n.openContainers(ctx, cfg, runtime.Config{
+		Root: cfg.Root, State: cfg.State,
+		Handlers:   handlers,
+		Rootfs:     rootfs{images},
+		Cgroups:    cgroups,
+		MaxLogLine: int(cfg.Runtime.MaxLogLine),
+	})
+	if err != nil {
+		return nil, err
+	}
+	// Containers are recovered, and those half made removed, before their
+	// sandboxes are: a container may hold a sandbox's namespaces.
+	sandboxes := sandbox.NewManager(sandbox.Config{
+		Root: cfg.Root, State: cfg.State, Network: net, DefaultSysctls: cfg.Runtime.DefaultSysctls,
+	})
+	n.closers = append(n.closers, sandboxes.Close)
+	if err := sandboxes.Recover(ctx); err != nil {
+		return nil, fmt.Errorf("recover sandboxes: %w", err)
+	}
+	infraRoot := filepath.Join(cfg.State, "infra")
+	if err := infra.Install(infraRoot); err != nil {
+		// Only pods that share a pid namespace need it, and they will say so.
+		klog.FromContext(ctx).Error(err, "Pods cannot share a pid namespace")
+	}
+	n.server = cri.New(ctx, cri.Config{
+		Images: images, Sandboxes: sandboxes, Containers: containers, Network: net, Cgroups: cgroups,
+		Handlers: handlers, DefaultHandler: n.defaultHandler,
+		Root: cfg.Root, State: cfg.State, Version: version,
+		SystemdCgroup: driver == config.CgroupSystemd,
+		CgroupRoot:    cgroupRoot(cfg.Runtime.CgroupRoot, driver),
+		InfraRoot:     infraRoot,
+		MaxMessage:    int(cfg.Server.MaxRecv),
+		MonitorPID:    supervisor.PID,
+		Options:       options(cfg),
+	})
+	n.server.Reconcile(ctx)
+	return n, nil
+}
+
+func (n *node) openNetwork(ctx context.Context, cfg *config.Config) (*network.Network, error) {
+	exeDir, err := executableDir()
+	if err != nil {
+		return nil, err
+	}
+	net, err := network.New(network.Config{
+		ConfDir:    cfg.Network.ConfDir,
+		PluginDirs: cfg.CNIPluginDirs(exeDir),
+		CacheDir:   filepath.Join(cfg.Root, "cni"),
+		InProcess:  cfg.Network.InProcess,
+		DefaultNetwork: network.DefaultNetwork{
+			Disabled: !cfg.Network.Default,
+			Bridge:   cfg.Network.DefaultBridge,
+			Subnets:  cfg.Network.DefaultSubnets,
+			DataDir:  cfg.Network.DataDir,
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("network: %w", err)
+	}
+	if err := net.Start(ctx); err != nil {
+		return nil, fmt.Errorf("network: %w", err)
+	}
+	n.closers = append(n.closers, net.Close)
+	return net, nil
+}
+
+// openContainers loads the containers, reaches or starts the monitor, and lets
+// the two agree.
+func (n *node) openContainers(ctx context.Context, cfg *config.Config, c runtime.Config) (*runtime.Manager, *monitor.Supervisor, error) {
+	containers := runtime.NewManager(c)
+	if err := containers.Load(ctx); err != nil {
+		return nil, nil, fmt.Errorf("load containers: %w", err)
+	}
+	supervisor, err := monitor.Start(ctx, monitor.Config{
+		Dir:     filepath.Join(cfg.State, "monitor"),
+		OnEvent: containers.HandleEvent,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("start monitor: %w", err)
+	}
+	n.closers = append(n.closers, supervisor.Close)
+	if err := containers.Recover(ctx, supervisor); err != nil {
+		return nil, nil, fmt.Errorf("recover containers: %w", err)
+	}
+	return containers, supervisor, nil
+}
+
+// openHandlers asks each OCI runtime what it can do.
+func (n *node) openHandlers(ctx context.Context, cfg *config.Config, cgroups *linux.Cgroups, driver string) (map[string]*oci.Runtime, error) {
+	exeDir, err := executableDir()
+	if err != nil {
+		return nil, err
+	}
+	configured, name, err := cfg.ResolveHandlers(exeDir)
+	if err != nil {
+		return nil, err
+	}
+	n.defaultHandler = name
+	handlers := make(map[string]*oci.Runtime, len(configured))
+	for name, h := range configured {
+		root := h.Root
+		if root == "" {
+			root = filepath.Join(cfg.State, "runtime", name)
+		}
+		handlers[name], err = oci.Open(ctx, oci.Config{
+			Handler: name, Path: h.Path, Root: root,
+			SystemdCgroup: driver == config.CgroupSystemd,
+			HideUnified:   cgroups.Hybrid(),
+		})
+		if err != nil {
+			return nil, err
+		}
+		klog.FromContext(ctx).Info("OCI runtime", "handler", name, "path", h.Path, "version", handlers[name].Features().Version)
+	}
+	return handlers, nil
+}
+
+// cgroupDriver resolves "auto": systemd where it is the init of the machine.
+func cgroupDriver(configured string) string {
+	if configured != config.CgroupAuto {
+		return configured
+	}
+	if st, err := os.Lstat("/run/systemd/system"); err == nil && st.IsDir() {
+		return config.CgroupSystemd
+	}
+	return config.CgroupCgroupfs
+}
+
+// cgroupRoot is the configured path in the form of the driver.
+func cgroupRoot(configured, driver string) string {
+	if driver == config.CgroupSystemd {
+		return "system.slice"
+	}
+	return configured
+}
+
+// rootfs fits the image store to what containers need of it.
+type rootfs struct{ *image.Store }
+
+func (r rootfs) MountRootfs(ctx context.Context, containerID, target string) error {
+	return r.Store.MountRootfs(ctx, containerID, target, image.RootfsOptions{})
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/cmd/cri-node/config"
+	"github.com/cri-node/cri-node/pkg/cri"
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
+)
+
+// drainTimeout is how long calls under way may take to end after SIGTERM.
+const drainTimeout = 30 * time.Second
+
+// serve runs the daemon until ctx ends: it takes the directories for itself,
+// builds the layers from the bottom up, recovers what an earlier daemon left,
+// and only then answers. On the way down it stops in the opposite order.
+func serve(ctx context.Context, o serveOptions) (err error) {
+	unix.Umask(0o077)
+	log := klog.FromContext(ctx)
+	log.Info("Starting", "version", o.version, "root", o.cfg.Root, "state", o.cfg.State)
+
+	lock, err := takeDirectories(o.cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+
+	// Work that outlives requests ends in an orderly way, not with ctx.
+	n, err := build(context.WithoutCancel(ctx), o.cfg, o.version)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+
+	listener, err := listen(o.cfg.Server)
+	if err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- n.server.Serve(listener) }()
+	log.Info("Ready", "listen", o.cfg.Server.Listen, "handler", n.defaultHandler)
+	if err := o.notifier.Ready(); err != nil {
+		log.Error(err, "The service manager cannot be told")
+	}
+	watchdog := make(chan struct{})
+	go func() {
+		defer close(watchdog)
+		o.notifier.RunWatchdog(ctx, n.probe, func(err error) { log.Error(err, "Not healthy") })
+	}()
+
+	err = reloadUntilDone(ctx, o, n, served)
+	<-watchdog
+	_ = o.notifier.Stopping()
+	log.Info("Stopping: containers go on running")
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	n.server.Stop(drain)
+	return err
+}
+
+// takeDirectories makes sure of the two directories and that no other daemon
+// uses them.
+func takeDirectories(cfg *config.Config) (lock *os.File, err error) {
+	if err := os.MkdirAll(cfg.Root, 0o700); err != nil {
+		return nil, fmt.Errorf("root: %w", err)
+	}
+	// Containers with a user of their own reach their files through it, by
+	// names they cannot list.
+	if err := os.MkdirAll(cfg.State, 0o711); err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	if err := errors.Join(os.Chmod(cfg.Root, 0o700), os.Chmod(cfg.State, 0o711)); err != nil {
+		return nil, err
+	}
+	lock, err = linux.Lock(filepath.Join(cfg.Root, "lock"))
+	if errors.Is(err, linux.ErrLocked) {
+		return nil, fmt.Errorf("another cri-node serves from %s: stop it, or give this one its own --root and --state: %w", cfg.Root, err)
+	}
+	return lock, err
+}
+
+// listen opens the unix socket. What an earlier daemon left there is replaced;
+// the lock says that nobody serves on it.
+func listen(cfg config.Server) (net.Listener, error) {
+	path := strings.TrimPrefix(cfg.Listen, "unix://")
+	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+		return nil, fmt.Errorf("server.listen: %w", err)
+	}
+	st, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("server.listen: %w", err)
+	case st.Mode().Type() != os.ModeSocket:
+		return nil, fmt.Errorf("server.listen: %s is there and is no socket", path)
+	default:
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("server.listen: %w", err)
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("server.listen: %w", err)
+	}
+	if err := errors.Join(os.Chown(path, 0, cfg.SocketGID), os.Chmod(path, 0o660)); err != nil {
+		return nil, errors.Join(fmt.Errorf("server.listen: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// reloadUntilDone waits for the end and reloads the configuration meanwhile.
+func reloadUntilDone(ctx context.Context, o serveOptions, n *node, served <-chan error) error {
+	log := klog.FromContext(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-served:
+			return fmt.Errorf("serve CRI: %w", err)
+		case <-o.reload:
+			_ = o.notifier.Reloading()
+			if err := reload(o, n); err != nil {
+				log.Error(err, "The configuration was not reloaded; the old one stays in force")
+			} else {
+				log.Info("Reloaded the configuration")
+			}
+			_ = o.notifier.Ready()
+		}
+	}
+}
+
+// reload puts into force what may change while the daemon runs: the log level
+// and the defaults of new containers. The registries' files are read at each
+// pull, CNI's when they change.
+func reload(o serveOptions, n *node) error {
+	cfg, err := o.load()
+	if err != nil {
+		return err
+	}
+	if err := o.setLogLevel(cfg.Log.Level); err != nil {
+		return err
+	}
+	n.server.SetOptions(options(cfg))
+	return nil
+}
+
+func options(cfg *config.Config) cri.Options {
+	return cri.Options{
+		Capabilities:   cfg.Runtime.DefaultCapabilities,
+		Env:            cfg.Runtime.DefaultEnv,
+		PidsLimit:      cfg.Runtime.PidsLimit,
+		SeccompDefault: cfg.Runtime.SeccompDefault,
+	}
+}

@@ -1,0 +1,214 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/cri/spec"
+	"github.com/cri-node/cri-node/pkg/image"
+	"github.com/cri-node/cri-node/pkg/runtime"
+	"github.com/cri-node/cri-node/pkg/runtime/oci"
+	"github.com/cri-node/cri-node/pkg/sandbox"
+)
+
+// CreateContainer makes a container in a ready pod, up to the point where its
+// process waits to be started.
+func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
+	sb, err := s.readySandbox(r.GetPodSandboxId())
+	if err != nil {
+		return nil, err
+	}
+	st := sb.Status()
+	view := s.sandboxView(&st)
+	if err := spec.ValidateContainer(r.GetConfig(), view.Config); err != nil {
+		return nil, err
+	}
+	m := r.GetConfig().GetMetadata()
+	key := containerKey{sandbox: st.ID, name: m.GetName(), attempt: m.GetAttempt()}
+	id, err := s.creates.do(ctx, key, func(ctx context.Context, at *stages) (string, error) {
+		return s.createContainer(ctx, at, &st, r.GetConfig())
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create container %s in sandbox %s: %w", key.name, st.ID, err)
+	}
+	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
+}
+
+// readySandbox finds a sandbox in which something may be created or started.
+func (s *Server) readySandbox(id string) (*sandbox.Sandbox, error) {
+	sb, err := s.findSandbox(id)
+	if err != nil {
+		return nil, err
+	}
+	if _, stopping := s.stopping.Load(sb.ID()); stopping || sb.Status().State != sandbox.Ready {
+		return nil, fmt.Errorf("sandbox %s is not ready: %w", sb.ID(), errdefs.ErrFailedPrecondition)
+	}
+	return sb, nil
+}
+
+func (s *Server) createContainer(ctx context.Context, at *stages, st *sandbox.Status, config *runtimeapi.ContainerConfig) (string, error) {
+	// 1. A repeated request gets what the first one made.
+	m := config.GetMetadata()
+	if c, ok := s.config.Containers.Lookup(st.ID, m.GetName(), m.GetAttempt()); ok {
+		return c.ID(), nil
+	}
+	img, err := s.config.Images.Resolve(config.GetImage().GetImage())
+	if err != nil {
+		return "", fmt.Errorf("config.image: %w", err)
+	}
+	handler, err := s.handler(st.Params.RuntimeHandler)
+	if err != nil {
+		return "", err
+	}
+	// 2. Record and root file system.
+	at.enter("root file system")
+	id := newID()
+	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("containerID", id))
+	cgroup, cgroupsPath := s.containerCgroup(st.Params.CgroupParent, id)
+	c, err := s.config.Containers.Prepare(ctx, runtime.Params{
+		ID: id, Group: st.ID, Name: m.GetName(), Attempt: m.GetAttempt(),
+		Handler: handler.Handler(), ImageID: img.ID, Cgroup: cgroup,
+		LogPath: spec.LogPath(s.sandboxView(st).Config, config),
+		Labels:  config.GetLabels(), Annotations: config.GetAnnotations(),
+	})
+	if err != nil {
+		return "", err
+	}
+	// 3. The OCI spec, which needs the root file system for its users.
+	at.enter("OCI spec")
+	options, err := s.createOptions(ctx, c, st, config, img, handler, cgroupsPath)
+	if err != nil {
+		return "", errors.Join(err, s.undoCreate(ctx, id))
+	}
+	// 4. Namespaces and process.
+	at.enter("OCI runtime")
+	if err := c.Create(ctx, options); err != nil {
+		return "", err
+	}
+	// 5. A stop that came meanwhile has not seen this container.
+	if _, err := s.readySandbox(st.ID); err != nil {
+		return "", errors.Join(err, s.undoCreate(ctx, id))
+	}
+	return id, nil
+}
+
+func (s *Server) undoCreate(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	return s.config.Containers.Remove(ctx, id)
+}
+
+// createOptions translates the request.
+func (s *Server) createOptions(ctx context.Context, c *runtime.Container, st *sandbox.Status, config *runtimeapi.ContainerConfig,
+	img *image.Image, handler *oci.Runtime, cgroupsPath string,
+) (runtime.CreateOptions, error) {
+	pod, err := s.pod(st, config)
+	if err != nil {
+		return runtime.CreateOptions{}, err
+	}
+	pod.CgroupsPath = cgroupsPath
+	options := s.options.Load()
+	features := handler.Features()
+	out, err := spec.Container(ctx, spec.Input{
+		ID: c.ID(), SandboxID: st.ID,
+		Config: config, Sandbox: s.sandboxView(st).Config,
+		Image: &img.Config, ImageID: img.ID,
+		Rootfs: c.RootfsPath(), VolumesDir: c.VolumesDir(),
+		Pod:  pod,
+		Host: s.specHost(),
+		Runtime: spec.Runtime{
+			OCIVersion: features.OCIVersion, RRO: features.RecursiveReadOnly, IDMap: features.IDMap, MountOptions: features.MountOptions,
+		},
+		Defaults: spec.Defaults{
+			Capabilities: options.Capabilities, Env: options.Env, PidsLimit: options.PidsLimit, SeccompRuntimeDefault: options.SeccompDefault,
+		},
+	})
+	if err != nil {
+		return runtime.CreateOptions{}, err
+	}
+	for _, w := range out.Warnings {
+		klog.FromContext(ctx).Info("The container does not get all it asked for", "reason", w)
+	}
+	if err := spec.PrepareVolumes(ctx, c.RootfsPath(), out.Volumes); err != nil {
+		return runtime.CreateOptions{}, err
+	}
+	request, err := newContainerView(config, img, out).encode()
+	if err != nil {
+		return runtime.CreateOptions{}, err
+	}
+	return runtime.CreateOptions{
+		Spec:       out.Spec,
+		StopSignal: out.StopSignal.Name(),
+		Stdin:      config.GetStdin(),
+		StdinOnce:  config.GetStdinOnce(),
+		SharedPID:  pidMode(config) != runtimeapi.NamespaceMode_CONTAINER,
+		Request:    request,
+	}, nil
+}
+
+func pidMode(config *runtimeapi.ContainerConfig) runtimeapi.NamespaceMode {
+	return config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid()
+}
+
+// specHost adds to what the machine has where this daemon keeps its mounts.
+func (s *Server) specHost() spec.Host {
+	h := s.host.spec
+	h.StorageRoots = []string{s.config.Root, s.config.State}
+	return h
+}
+
+// pod is what the sandbox has for a container, and the pid namespaces it may
+// join.
+func (s *Server) pod(st *sandbox.Status, config *runtimeapi.ContainerConfig) (spec.Pod, error) {
+	p := spec.Pod{
+		NetNS: st.Namespaces.Net, IPCNS: st.Namespaces.IPC, UTSNS: st.Namespaces.UTS,
+		ResolvConf: st.Files.ResolvConf, Hosts: st.Files.Hosts, Hostname: st.Files.Hostname, Shm: st.Files.Shm,
+		Privileged: s.sandboxView(st).Config.GetLinux().GetSecurityContext().GetPrivileged(),
+	}
+	p.HostnameValue = s.sandboxView(st).Config.GetHostname()
+	switch pidMode(config) {
+	case runtimeapi.NamespaceMode_POD:
+		c, err := s.config.Containers.Get(st.ID)
+		if err != nil || c.Status().State != runtime.Running {
+			return p, fmt.Errorf("config.linux.security_context.namespace_options.pid: sandbox %s was made without a shared pid namespace, or its init is gone: %w", st.ID, errdefs.ErrFailedPrecondition)
+		}
+		p.PIDNS = pidNamespace(c)
+	case runtimeapi.NamespaceMode_TARGET:
+		target := config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetTargetId()
+		c, err := s.config.Containers.Get(target)
+		if err != nil || c.Status().Group != st.ID || c.Status().Infra {
+			return p, fmt.Errorf("config.linux.security_context.namespace_options.target_id: no container %q in sandbox %s: %w", target, st.ID, errdefs.ErrInvalidArgument)
+		}
+		if c.Status().State != runtime.Running {
+			return p, fmt.Errorf("config.linux.security_context.namespace_options.target_id: container %s is not running: %w", target, errdefs.ErrFailedPrecondition)
+		}
+		p.TargetPIDNS = pidNamespace(c)
+	}
+	return p, nil
+}
+
+func pidNamespace(c *runtime.Container) string {
+	return fmt.Sprintf("/proc/%d/ns/pid", c.Status().Process.PID)
+}
+
+func newContainerView(config *runtimeapi.ContainerConfig, img *image.Image, out *spec.Output) *containerView {
+	v := &containerView{
+		Config:             withResources(config, out.Resources),
+		ImageRef:           img.ID,
+		UserSpecifiedImage: config.GetImage().GetUserSpecifiedImage(),
+		StopSignal:         out.StopSignal.Name(),
+		User:               out.User,
+	}
+	if len(img.Digests) > 0 {
+		v.ImageRef = img.Digests[0]
+	}
+	if v.UserSpecifiedImage == "" {
+		v.UserSpecifiedImage = config.GetImage().GetImage()
+	}
+	return v
+}

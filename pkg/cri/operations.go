@@ -1,0 +1,108 @@
+package cri
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// operations joins calls that ask for the same thing to one execution of it,
+// which goes on when a caller's deadline is over: kubelet sends a timed-out
+// call again with the same metadata, and gets what the first one began.
+type operations[K comparable] struct {
+	// limit bounds one execution.
+	limit time.Duration
+
+	mu      sync.Mutex
+	running map[K]*operation
+	all     sync.WaitGroup
+	closed  bool
+}
+
+type operation struct {
+	begin time.Time
+	done  chan struct{} // closed when id and err are set
+	id    string
+	err   error
+	stage func() string
+}
+
+// stages tells how far an operation has come, for the error of a caller who
+// could not wait for its end.
+type stages struct {
+	mu      sync.Mutex
+	name    string
+	since   time.Time
+	history string
+}
+
+// enter says that a new stage begins.
+func (s *stages) enter(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if s.name != "" {
+		s.history += fmt.Sprintf("%s %v, ", s.name, now.Sub(s.since).Round(time.Millisecond))
+	}
+	s.name, s.since = name, now
+}
+
+func (s *stages) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Sprintf("%sstill in %s after %v", s.history, s.name, time.Since(s.since).Round(time.Millisecond))
+}
+
+// do runs f, or joins the execution of f under the same key. f gets a context
+// that outlives the caller's.
+func (o *operations[K]) do(ctx context.Context, key K, f func(ctx context.Context, at *stages) (string, error)) (string, error) {
+	op, err := o.join(ctx, key, f)
+	if err != nil {
+		return "", err
+	}
+	select {
+	case <-op.done:
+		return op.id, op.err
+	case <-ctx.Done():
+		return "", fmt.Errorf("%w: the work goes on and the same call will find its result (%s)", context.Cause(ctx), op.stage())
+	}
+}
+
+func (o *operations[K]) join(ctx context.Context, key K, f func(ctx context.Context, at *stages) (string, error)) (*operation, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if op, ok := o.running[key]; ok {
+		return op, nil
+	}
+	if o.closed {
+		return nil, errShuttingDown
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err // nobody waits for it
+	}
+	at := &stages{}
+	op := &operation{begin: time.Now(), done: make(chan struct{}), stage: at.String}
+	if o.running == nil {
+		o.running = map[K]*operation{}
+	}
+	o.running[key] = op
+	o.all.Go(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.limit)
+		defer cancel()
+		op.id, op.err = f(ctx, at)
+		o.mu.Lock()
+		delete(o.running, key)
+		o.mu.Unlock()
+		close(op.done)
+	})
+	return op, nil
+}
+
+// close refuses new executions and waits for those under way.
+func (o *operations[K]) close() {
+	o.mu.Lock()
+	o.closed = true
+	o.mu.Unlock()
+	o.all.Wait()
+}

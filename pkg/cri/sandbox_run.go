@@ -1,0 +1,163 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/cri/spec"
+	"github.com/cri-node/cri-node/pkg/runtime/oci"
+	"github.com/cri-node/cri-node/pkg/sandbox"
+	"github.com/cri-node/cri-node/pkg/sandbox/network"
+)
+
+// RunPodSandbox makes a pod: namespaces, network, files and, where its
+// containers share a pid namespace, the init of that.
+func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
+	if err := spec.ValidateSandbox(r.GetConfig()); err != nil {
+		return nil, err
+	}
+	handler, err := s.handler(r.GetRuntimeHandler())
+	if err != nil {
+		return nil, err
+	}
+	key := sandboxKey(r.GetConfig().GetMetadata())
+	id, err := s.runs.do(ctx, key, func(ctx context.Context, at *stages) (string, error) {
+		return s.runSandbox(ctx, at, r, handler)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("run sandbox %s/%s: %w", key.Namespace, key.Name, err)
+	}
+	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
+}
+
+func sandboxKey(m *runtimeapi.PodSandboxMetadata) sandbox.Key {
+	return sandbox.Key{Namespace: m.GetNamespace(), Name: m.GetName(), UID: m.GetUid(), Attempt: m.GetAttempt()}
+}
+
+func (s *Server) runSandbox(ctx context.Context, at *stages, r *runtimeapi.RunPodSandboxRequest, handler *oci.Runtime) (string, error) {
+	// 1. A repeated request gets what the first one made.
+	if sb, ok := s.sandboxes().Lookup(sandboxKey(r.GetConfig().GetMetadata())); ok {
+		if st := sb.Status(); st.State == sandbox.Ready {
+			return st.ID, nil
+		}
+		return "", fmt.Errorf("sandbox %s has the same metadata and is not ready any more: remove it, or use the next attempt: %w", sb.ID(), errdefs.ErrAlreadyExists)
+	}
+	// 2. The cgroup parent, which kubelet makes and other clients do not.
+	at.enter("cgroup")
+	params, err := s.sandboxParams(r)
+	if err != nil {
+		return "", err
+	}
+	// 3. Record, namespaces, network, files.
+	at.enter("namespaces and network")
+	id := newID()
+	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("sandboxID", id))
+	sb, err := s.sandboxes().Create(ctx, id, params)
+	if err != nil {
+		return "", errors.Join(err, s.removeMadeCgroup(params))
+	}
+	// 4. The init of a shared pid namespace.
+	if params.SharedPID {
+		at.enter("init of the pid namespace")
+		if err := s.startInfra(ctx, sb.Status(), handler); err != nil {
+			return "", errors.Join(err, s.undoRun(ctx, id))
+		}
+	}
+	// 5. From here on it is in every list.
+	at.enter("record")
+	if err := sb.MarkReady(ctx); err != nil {
+		return "", errors.Join(err, s.undoRun(ctx, id))
+	}
+	return id, nil
+}
+
+// undoTimeout bounds the undoing of a request whose own time may be over.
+const undoTimeout = time.Minute
+
+// undoRun removes a sandbox that did not become ready.
+func (s *Server) undoRun(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	return s.removeSandbox(ctx, id)
+}
+
+// sandboxParams translates the request, and makes the cgroup parent where it
+// is not there.
+func (s *Server) sandboxParams(r *runtimeapi.RunPodSandboxRequest) (sandbox.Params, error) {
+	config := r.GetConfig()
+	parent, err := s.cgroupParent(config.GetLinux().GetCgroupParent())
+	if err != nil {
+		return sandbox.Params{}, err
+	}
+	view := &sandboxView{Config: config}
+	if dir := s.cgroupDir(parent); !s.config.Cgroups.Exists(dir) {
+		if err := s.config.Cgroups.Create(dir); err != nil {
+			return sandbox.Params{}, fmt.Errorf("config.linux.cgroup_parent: %w", err)
+		}
+		view.MadeCgroup = parent != s.config.CgroupRoot
+	}
+	request, err := view.encode()
+	if err != nil {
+		return sandbox.Params{}, err
+	}
+	options := config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	p := sandbox.Params{
+		Key:            sandboxKey(config.GetMetadata()),
+		Labels:         config.GetLabels(),
+		Annotations:    config.GetAnnotations(),
+		Hostname:       config.GetHostname(),
+		PortMappings:   portMappings(config.GetPortMappings()),
+		HostNetwork:    options.GetNetwork() == runtimeapi.NamespaceMode_NODE,
+		HostIPC:        options.GetIpc() == runtimeapi.NamespaceMode_NODE,
+		HostPID:        options.GetPid() == runtimeapi.NamespaceMode_NODE,
+		SharedPID:      options.GetPid() == runtimeapi.NamespaceMode_POD,
+		CgroupParent:   parent,
+		Sysctls:        config.GetLinux().GetSysctls(),
+		RuntimeHandler: r.GetRuntimeHandler(),
+		LogDirectory:   config.GetLogDirectory(),
+		Request:        request,
+	}
+	if dns := config.GetDnsConfig(); dns != nil {
+		p.DNS = &sandbox.DNS{Servers: dns.GetServers(), Searches: dns.GetSearches(), Options: dns.GetOptions()}
+	}
+	return p, nil
+}
+
+func portMappings(mappings []*runtimeapi.PortMapping) []network.PortMapping {
+	var list []network.PortMapping
+	for _, m := range mappings {
+		if m.GetHostPort() == 0 {
+			continue // kubelet and critest list the ports of containers so
+		}
+		list = append(list, network.PortMapping{
+			Protocol:      strings.ToLower(m.GetProtocol().String()),
+			ContainerPort: m.GetContainerPort(),
+			HostPort:      m.GetHostPort(),
+			HostIP:        m.GetHostIp(),
+		})
+	}
+	return list
+}
+
+// removeMadeCgroup removes a cgroup parent that this sandbox brought about.
+func (s *Server) removeMadeCgroup(p sandbox.Params) error {
+	view := &sandboxView{Config: &runtimeapi.PodSandboxConfig{}}
+	if len(p.Request) == 0 || decodeView(p.Request, view.Config, view) != nil || !view.MadeCgroup {
+		return nil
+	}
+	dir := s.cgroupDir(p.CgroupParent)
+	if pids, err := s.config.Cgroups.Processes(dir); err != nil || len(pids) > 0 {
+		return err // another sandbox with the same parent uses it
+	}
+	return s.config.Cgroups.Remove(dir)
+}
+
+// sandboxes shortens what every call needs.
+func (s *Server) sandboxes() *sandbox.Manager { return s.config.Sandboxes }

@@ -1,0 +1,170 @@
+package cri
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+
+	"github.com/containerd/errdefs"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-node/cri-node/pkg/sandbox"
+)
+
+// PodSandboxStatus describes one pod. One that is not there is NotFound.
+func (s *Server) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
+	sb, err := s.findSandbox(r.GetPodSandboxId())
+	if err != nil {
+		return nil, err
+	}
+	st := sb.Status()
+	response := &runtimeapi.PodSandboxStatusResponse{Status: s.sandboxStatus(&st)}
+	if r.GetVerbose() {
+		if response.Info, err = s.sandboxInfo(&st); err != nil {
+			return nil, err
+		}
+	}
+	return response, nil
+}
+
+// findSandbox finds a sandbox by its id or the beginning of it. One that is
+// being created is not there yet.
+func (s *Server) findSandbox(id string) (*sandbox.Sandbox, error) {
+	if sb, err := s.sandboxes().Get(id); err == nil && sb.Status().State != sandbox.Creating {
+		return sb, nil
+	}
+	var found *sandbox.Sandbox
+	for _, sb := range s.sandboxes().List() {
+		if !isPrefix(id, sb.ID()) {
+			continue
+		}
+		if found != nil {
+			return nil, fmt.Errorf("pod_sandbox_id: %q begins the ids of several sandboxes: %w", id, errdefs.ErrInvalidArgument)
+		}
+		found = sb
+	}
+	if found == nil {
+		return nil, fmt.Errorf("sandbox %q: %w", id, errdefs.ErrNotFound)
+	}
+	return found, nil
+}
+
+// isPrefix reports whether what a person typed begins an id. Nothing typed
+// begins none.
+func isPrefix(prefix, id string) bool {
+	return prefix != "" && len(prefix) <= len(id) && id[:len(prefix)] == prefix
+}
+
+func sandboxState(state sandbox.State) runtimeapi.PodSandboxState {
+	if state == sandbox.Ready {
+		return runtimeapi.PodSandboxState_SANDBOX_READY
+	}
+	return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+}
+
+func (s *Server) sandboxStatus(st *sandbox.Status) *runtimeapi.PodSandboxStatus {
+	view := s.sandboxView(st)
+	return &runtimeapi.PodSandboxStatus{
+		Id:        st.ID,
+		Metadata:  sandboxMetadata(st),
+		State:     sandboxState(st.State),
+		CreatedAt: st.CreatedAt.UnixNano(),
+		Network:   networkStatus(st.IPs),
+		Linux: &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{
+			Options: namespaceOptions(view.Config),
+		}},
+		Labels:         st.Params.Labels,
+		Annotations:    st.Params.Annotations,
+		RuntimeHandler: st.Params.RuntimeHandler,
+	}
+}
+
+func sandboxMetadata(st *sandbox.Status) *runtimeapi.PodSandboxMetadata {
+	k := st.Params.Key
+	if st.Broken != "" {
+		k.Name = "broken-" + st.ID // clients refuse a pod without a name
+	}
+	return &runtimeapi.PodSandboxMetadata{Name: k.Name, Uid: k.UID, Namespace: k.Namespace, Attempt: k.Attempt}
+}
+
+func namespaceOptions(config *runtimeapi.PodSandboxConfig) *runtimeapi.NamespaceOption {
+	if o := config.GetLinux().GetSecurityContext().GetNamespaceOptions(); o != nil {
+		return o
+	}
+	return &runtimeapi.NamespaceOption{}
+}
+
+// networkStatus reports the first address CNI gave as the pod's own.
+func networkStatus(ips []netip.Addr) *runtimeapi.PodSandboxNetworkStatus {
+	status := &runtimeapi.PodSandboxNetworkStatus{}
+	for i, ip := range ips {
+		if i == 0 {
+			status.Ip = ip.String()
+			continue
+		}
+		status.AdditionalIps = append(status.AdditionalIps, &runtimeapi.PodIP{Ip: ip.String()})
+	}
+	return status
+}
+
+func (s *Server) sandboxInfo(st *sandbox.Status) (map[string]string, error) {
+	info := map[string]any{
+		"config":         s.sandboxView(st).Config,
+		"runtimeHandler": st.Params.RuntimeHandler,
+		"cgroupParent":   st.Params.CgroupParent,
+		"namespaces":     st.Namespaces,
+		"cniResult":      st.NetworkResult,
+		"reason":         st.Reason,
+		"broken":         st.Broken,
+		"networkDebt":    st.Debt,
+	}
+	if c, err := s.config.Containers.Get(st.ID); err == nil {
+		info["pid"] = c.Status().Process.PID
+	}
+	return verbose(info)
+}
+
+// verbose puts what a verbose call tells under the one key crictl looks at.
+func verbose(info map[string]any) (map[string]string, error) {
+	b, err := json.Marshal(info)
+	if err != nil {
+		return nil, fmt.Errorf("encode verbose information: %w", err)
+	}
+	return map[string]string{"info": string(b)}, nil
+}
+
+// ListPodSandbox lists the pods that match every part of the filter.
+func (s *Server) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
+	f := r.GetFilter()
+	var items []*runtimeapi.PodSandbox
+	for _, sb := range s.sandboxes().List() {
+		st := sb.Status()
+		state := sandboxState(st.State)
+		if f.GetId() != "" && !isPrefix(f.GetId(), st.ID) ||
+			f.GetState() != nil && f.GetState().GetState() != state ||
+			!selects(f.GetLabelSelector(), st.Params.Labels) {
+			continue
+		}
+		items = append(items, &runtimeapi.PodSandbox{
+			Id:             st.ID,
+			Metadata:       sandboxMetadata(&st),
+			State:          state,
+			CreatedAt:      st.CreatedAt.UnixNano(),
+			Labels:         st.Params.Labels,
+			Annotations:    st.Params.Annotations,
+			RuntimeHandler: st.Params.RuntimeHandler,
+		})
+	}
+	return &runtimeapi.ListPodSandboxResponse{Items: items}, nil
+}
+
+// selects reports whether labels hold every pair of a selector.
+func selects(selector, labels map[string]string) bool {
+	for k, v := range selector {
+		if got, ok := labels[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,106 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-node/cri-node/pkg/runtime"
+)
+
+// StopPodSandbox ends all containers of a pod and gives its network back. One
+// that is not there, or stopped already, is a success.
+func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
+	if err := s.stopSandbox(ctx, r.GetPodSandboxId()); err != nil {
+		return nil, fmt.Errorf("stop sandbox %s: %w", r.GetPodSandboxId(), err)
+	}
+	return &runtimeapi.StopPodSandboxResponse{}, nil
+}
+
+// RemovePodSandbox stops a pod and removes it with its containers.
+func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
+	if err := s.removeSandbox(ctx, r.GetPodSandboxId()); err != nil {
+		return nil, fmt.Errorf("remove sandbox %s: %w", r.GetPodSandboxId(), err)
+	}
+	return &runtimeapi.RemovePodSandboxResponse{}, nil
+}
+
+func (s *Server) stopSandbox(ctx context.Context, id string) error {
+	sb, err := s.sandboxes().Get(id)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	// From here on nothing is created or started in it.
+	s.stopping.Store(sb.ID(), true)
+	// Containers first: their network goes with the sandbox. The init of a
+	// shared pid namespace goes last, because all others die with it.
+	containers, inits := s.members(sb.ID())
+	if err := each(containers, func(c *runtime.Container) error { return c.Kill(ctx) }); err != nil {
+		return err
+	}
+	if err := each(inits, func(c *runtime.Container) error { return c.Kill(ctx) }); err != nil {
+		return err
+	}
+	return s.sandboxes().Stop(ctx, sb.ID())
+}
+
+func (s *Server) removeSandbox(ctx context.Context, id string) error {
+	sb, err := s.sandboxes().Get(id)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.stopSandbox(ctx, sb.ID()); err != nil {
+		return err
+	}
+	containers, inits := s.members(sb.ID())
+	err = each(append(containers, inits...), func(c *runtime.Container) error {
+		s.drop(c.ID())
+		return s.config.Containers.Remove(ctx, c.ID())
+	})
+	if err != nil {
+		return err
+	}
+	params := sb.Status().Params
+	if err := s.sandboxes().Remove(ctx, sb.ID()); err != nil {
+		return err
+	}
+	s.drop(sb.ID())
+	s.stopping.Delete(sb.ID())
+	return s.removeMadeCgroup(params)
+}
+
+// members returns the containers of a sandbox, and its init where it has one.
+func (s *Server) members(id string) (containers, inits []*runtime.Container) {
+	for _, c := range s.config.Containers.Group(id) {
+		if c.Status().Infra {
+			inits = append(inits, c)
+		} else {
+			containers = append(containers, c)
+		}
+	}
+	return containers, inits
+}
+
+// each does the same with all containers at once and tries every one.
+func each(containers []*runtime.Container, do func(*runtime.Container) error) error {
+	if len(containers) == 1 {
+		return do(containers[0])
+	}
+	errs := make([]error, len(containers))
+	var wait sync.WaitGroup
+	for i, c := range containers {
+		wait.Go(func() { errs[i] = do(c) })
+	}
+	wait.Wait()
+	return errors.Join(errs...)
+}

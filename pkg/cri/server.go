@@ -1,0 +1,169 @@
+package cri
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/image"
+	"github.com/cri-node/cri-node/pkg/runtime"
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
+	"github.com/cri-node/cri-node/pkg/runtime/oci"
+	"github.com/cri-node/cri-node/pkg/sandbox"
+)
+
+// errShuttingDown answers calls that come too late.
+var errShuttingDown = fmt.Errorf("cri-node is shutting down: %w", errdefs.ErrUnavailable)
+
+// Network is what Server asks of the pod network.
+type Network interface {
+	// Status is nil when pods can get a network, else a reason a person can
+	// act on.
+	Status(ctx context.Context) error
+}
+
+// Config of a Server.
+type Config struct {
+	Images     *image.Store
+	Sandboxes  *sandbox.Manager
+	Containers *runtime.Manager
+	Network    Network
+	Cgroups    *linux.Cgroups
+	// Handlers are the OCI runtimes by name; DefaultHandler is the one for
+	// requests that name none.
+	Handlers       map[string]*oci.Runtime
+	DefaultHandler string
+	// Root and State are the daemon's directories, Version its version.
+	Root, State, Version string
+	// SystemdCgroup: containers get their cgroups from systemd.
+	SystemdCgroup bool
+	// CgroupRoot is the parent cgroup of pods that name none; with systemd a
+	// slice.
+	CgroupRoot string
+	// InfraRoot is the root file system of the init of shared pid namespaces.
+	InfraRoot string
+	// MaxMessage is the largest gRPC message taken, in bytes.
+	MaxMessage int
+	// MonitorPID returns the pid of the monitor, for Status.
+	MonitorPID func() int
+	Options
+}
+
+// Options are the parts of a configuration that may change while the daemon
+// runs.
+type Options struct {
+	// Capabilities of a container that asks for none.
+	Capabilities []string
+	// Env of every container, below that of its image and its request.
+	Env []string
+	// PidsLimit of a container; 0 is none.
+	PidsLimit int64
+	// SeccompDefault confines containers that say nothing about seccomp.
+	SeccompDefault bool
+}
+
+// Server serves CRI.
+type Server struct {
+	runtimeapi.UnimplementedRuntimeServiceServer
+	runtimeapi.UnimplementedImageServiceServer
+
+	config  Config
+	options atomic.Pointer[Options]
+	log     klog.Logger
+	grpc    *grpc.Server
+
+	runs    operations[sandbox.Key]
+	creates operations[containerKey]
+	// stopping holds the ids of sandboxes that were asked to stop, so that no
+	// container is created or started behind the stop's back.
+	stopping sync.Map
+	views    viewCache
+	samples  cpuSamples
+	host     host
+}
+
+type containerKey struct {
+	sandbox, name string
+	attempt       uint32
+}
+
+// Limits of work that outlives its request; those of the requests themselves
+// are kubelet's: 4 minutes for RunPodSandbox, 2 for the others.
+const (
+	runLimit    = 4 * time.Minute
+	createLimit = 4 * time.Minute
+)
+
+// New returns a Server that does not serve yet.
+func New(ctx context.Context, c Config) *Server {
+	s := &Server{
+		config:  c,
+		log:     klog.FromContext(ctx),
+		runs:    operations[sandbox.Key]{limit: runLimit},
+		creates: operations[containerKey]{limit: createLimit},
+		host:    askHost(c.Cgroups),
+	}
+	s.options.Store(&c.Options)
+	s.grpc = grpc.NewServer(
+		grpc.UnaryInterceptor(s.intercept),
+		grpc.MaxRecvMsgSize(c.MaxMessage),
+		grpc.MaxConcurrentStreams(1000),
+	)
+	runtimeapi.RegisterRuntimeServiceServer(s.grpc, s)
+	runtimeapi.RegisterImageServiceServer(s.grpc, s)
+	return s
+}
+
+// SetOptions changes what may change while the daemon runs. Containers that
+// exist keep what they have.
+func (s *Server) SetOptions(o Options) { s.options.Store(&o) }
+
+// Serve answers on a listener until Stop is called.
+func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
+
+// Stop refuses new calls and waits, as long as ctx lasts, for those under way
+// and for the work that outlived its call.
+func (s *Server) Stop(ctx context.Context) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.runs.close()
+		s.creates.close()
+		s.grpc.GracefulStop()
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.grpc.Stop()
+		<-done
+	}
+}
+
+// newID returns an id in the form all clients expect: 64 hex digits.
+func newID() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}
+
+// handler resolves the name of a runtime handler; "" is the default.
+func (s *Server) handler(name string) (*oci.Runtime, error) {
+	if name == "" {
+		name = s.config.DefaultHandler
+	}
+	r, ok := s.config.Handlers[name]
+	if !ok {
+		return nil, fmt.Errorf("runtime_handler: %q is not configured: %w", name, errdefs.ErrInvalidArgument)
+	}
+	return r, nil
+}

@@ -1,0 +1,124 @@
+package cri
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-node/cri-node/pkg/cri/spec"
+	"github.com/cri-node/cri-node/pkg/runtime"
+	"github.com/cri-node/cri-node/pkg/sandbox"
+)
+
+// What a sandbox and a container were asked to be is kept in their records as
+// bytes that only this file reads and writes: the packages below need not know
+// CRI, and no field is kept twice.
+
+// sandboxView is what this package keeps with a sandbox.
+type sandboxView struct {
+	Config *runtimeapi.PodSandboxConfig `json:"-"`
+	// MadeCgroup: the cgroup parent was not there and is ours to remove.
+	MadeCgroup bool `json:"madeCgroup,omitempty"`
+}
+
+// containerView is what this package keeps with a container.
+type containerView struct {
+	Config *runtimeapi.ContainerConfig `json:"-"`
+	// ImageRef is the image as clients report it: a digest where it has one.
+	ImageRef string `json:"imageRef"`
+	// UserSpecifiedImage is what the author of the pod wrote.
+	UserSpecifiedImage string    `json:"userSpecifiedImage"`
+	User               spec.User `json:"user"`
+	StopSignal         string    `json:"stopSignal,omitempty"`
+}
+
+// encoded is the form of both on disk: CRI's own message in its wire form, and
+// the rest as JSON.
+type encoded struct {
+	Config []byte          `json:"config"`
+	Extra  json.RawMessage `json:"extra"`
+}
+
+func encodeView(config proto.Message, extra any) ([]byte, error) {
+	wire, err := proto.MarshalOptions{Deterministic: true}.Marshal(config)
+	if err != nil {
+		return nil, fmt.Errorf("encode request: %w", err)
+	}
+	rest, err := json.Marshal(extra)
+	if err != nil {
+		return nil, fmt.Errorf("encode request: %w", err)
+	}
+	return json.Marshal(encoded{Config: wire, Extra: rest})
+}
+
+func decodeView(request []byte, config proto.Message, extra any) error {
+	var e encoded
+	if err := json.Unmarshal(request, &e); err != nil {
+		return fmt.Errorf("decode request: %w", err)
+	}
+	if err := proto.Unmarshal(e.Config, config); err != nil {
+		return fmt.Errorf("decode request: %w", err)
+	}
+	if err := json.Unmarshal(e.Extra, extra); err != nil {
+		return fmt.Errorf("decode request: %w", err)
+	}
+	return nil
+}
+
+func (v *sandboxView) encode() ([]byte, error)   { return encodeView(v.Config, v) }
+func (v *containerView) encode() ([]byte, error) { return encodeView(v.Config, v) }
+
+// viewCache keeps decoded views by id, as long as the bytes they were decoded
+// from are still the record's.
+type viewCache struct{ m sync.Map }
+
+type cachedView struct {
+	from *byte
+	view any
+}
+
+func cached[V any](c *viewCache, id string, request []byte, decode func() *V) *V {
+	if len(request) == 0 {
+		return decode() // a broken record
+	}
+	if hit, ok := c.m.Load(id); ok {
+		if hit, ok := hit.(cachedView); ok && hit.from == &request[0] {
+			if v, ok := hit.view.(*V); ok {
+				return v
+			}
+		}
+	}
+	v := decode()
+	c.m.Store(id, cachedView{from: &request[0], view: v})
+	return v
+}
+
+func (c *viewCache) drop(id string) { c.m.Delete(id) }
+
+// sandboxView returns what is kept with a sandbox. A record that cannot be
+// read gives an empty view: the sandbox can still be listed and removed.
+func (s *Server) sandboxView(st *sandbox.Status) *sandboxView {
+	return cached(&s.views, st.ID, st.Params.Request, func() *sandboxView {
+		v := &sandboxView{Config: &runtimeapi.PodSandboxConfig{}}
+		_ = decodeView(st.Params.Request, v.Config, v)
+		return v
+	})
+}
+
+// containerView is the same for a container.
+func (s *Server) containerView(st *runtime.Status) *containerView {
+	return cached(&s.views, st.ID, st.Request, func() *containerView {
+		v := &containerView{Config: &runtimeapi.ContainerConfig{}}
+		_ = decodeView(st.Request, v.Config, v)
+		return v
+	})
+}
+
+// drop forgets what is kept in memory of an object that is gone.
+func (s *Server) drop(id string) {
+	s.views.drop(id)
+	s.samples.drop(id)
+}
