@@ -10,16 +10,19 @@
 // but the id and can run at any time, however often.
 //
 //	<Root>/sandboxes/<id>/record.json   what should exist; survives a reboot
-//	<State>/sandboxes/<id>/netns        pin (bind mount) of the network namespace
-//	                      /ipcns        pin of the IPC namespace
-//	                      /utsns        pin of the UTS namespace
-//	                      /shm          tmpfs, the containers' /dev/shm
-//	                      /resolv.conf  /hosts  /hostname
+//	<State>/sandboxes/<id>/             a tmpfs of the size of /dev/shm, and in it
+//	        netns, ipcns, utsns         pins: bind mounts of the namespaces
+//	        shm/                        the containers' /dev/shm
+//	        resolv.conf hosts hostname
 //
 // A pod that uses a namespace of the host has no pin for it, and with the
 // host's IPC namespace no shm either. The directories are 0700: an OCI runtime
 // bind-mounts from them as root, and nobody else on the host has business in a
 // pod's /dev/shm. A directory being deleted is first renamed to ".trash-<id>".
+//
+// One tmpfs for everything of a pod means that a single umount takes all its
+// mounts away, that what containers write to these files is limited, and that
+// the files cost no disk wherever State is.
 //
 // Records are whole after a crash of any process, but are not fsynced: what
 // they describe does not outlive the power either, except for addresses, and
@@ -27,12 +30,11 @@
 //
 // # Mount propagation
 //
-// Pins must exist in one mount namespace only; a copy in another would keep a
-// pod's namespaces alive after its removal. Where <State>/sandboxes lies on a
-// shared mount (systemd makes "/" shared), Recover bind-mounts it onto itself
-// and makes that mount private, so that nothing mounted below it propagates.
-// The daemon, the monitor and the OCI runtime must therefore run in the same
-// mount namespace. Close takes that one mount away again when no pod uses it.
+// Pins must exist in one mount namespace only: a copy in another would keep a
+// pod's namespaces alive after its removal. The tmpfs is therefore private.
+// Where State is on a shared mount (systemd makes "/" shared) the tmpfs itself
+// appears, and disappears, in other mount namespaces too; the pins in it do
+// not. So the daemon, the monitor and the OCI runtime must share one.
 //
 // # States
 //
@@ -44,11 +46,12 @@
 //	    │                  └─────────────────────▶ NotReady
 //	    └─────────────────────────────────────────────┘ Remove
 //
-// Creating has stages, each recorded before its effects: namespaces, files,
-// network, and complete. A crash in any of them is undone by Recover with the
-// same teardown that a failed Create, Stop and Remove use. NotReady never goes
-// back to Ready. A record that cannot be believed becomes a NotReady sandbox
-// with Status.Broken set, so that somebody can see it, stop it and remove it.
+// Creating goes through stages (namespaces, files, network), which an error
+// names. Its record precedes all of them, and a crash in any is undone by
+// Recover with the same teardown that a failed Create, Stop and Remove use.
+// NotReady never goes back to Ready. A record that cannot be believed becomes
+// a NotReady sandbox with Status.Broken set, so that somebody can see it, stop
+// it and remove it.
 //
 // # Debts
 //

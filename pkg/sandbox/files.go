@@ -18,11 +18,14 @@ const (
 	resolvConfName = "resolv.conf"
 	hostsName      = "hosts"
 	hostnameName   = "hostname"
+	shmName        = "shm"
 
 	// maxHostFile bounds what is copied from the host's /etc.
 	maxHostFile = 256 << 10
-	// defaultShmSize is what Docker made the custom.
+	// defaultShmSize is what Docker made the custom; below minShmSize the
+	// pod's files, which share the tmpfs, might not fit.
 	defaultShmSize = 64 << 20
+	minShmSize     = 1 << 20
 	hostShm        = "/dev/shm"
 )
 
@@ -161,19 +164,11 @@ func writeShared(path string, data []byte) error {
 	return errors.Join(err, f.Chmod(0o644), f.Close())
 }
 
-// mountShm mounts the pod's /dev/shm.
-func mountShm(dir string, size int64) error {
-	if size == 0 {
-		size = defaultShmSize
-	}
-	target := filepath.Join(dir, shmMountName)
-	if err := os.Mkdir(target, 0o700); err != nil {
+// makeShm makes the pod's /dev/shm, a directory of its tmpfs.
+func makeShm(dir string) error {
+	path := filepath.Join(dir, shmName)
+	if err := os.Mkdir(path, 0o700); err != nil {
 		return err
 	}
-	options := fmt.Sprintf("mode=1777,size=%d", size)
-	err := unix.Mount("shm", target, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options)
-	if err != nil {
-		return &os.PathError{Op: "mount tmpfs on", Path: target, Err: err}
-	}
-	return nil
+	return os.Chmod(path, 0o777|os.ModeSticky) // past the umask
 }

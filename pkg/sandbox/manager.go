@@ -337,7 +337,7 @@ func (m *Manager) Close() error {
 	m.phase = phaseClosed
 	m.mu.Unlock()
 	m.running.Wait()
-	return releasePropagation(m.stateDir())
+	return nil
 }
 
 // logger returns the logger of ctx with the sandbox's id.

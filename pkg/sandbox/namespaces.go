@@ -51,7 +51,7 @@ func has(all []namespace, n namespace) bool {
 
 // nsSetup is what a thread does in new namespaces.
 type nsSetup struct {
-	dir        string // where the pins go; exists
+	dir        string // where the pins go; made by mountState
 	namespaces []namespace
 	hostname   string
 	sysctls    []sysctl
@@ -64,27 +64,24 @@ func pinNamespaces(s nsSetup) error {
 	if len(s.namespaces) == 0 {
 		return nil
 	}
-	result := make(chan error)
-	go func() { result <- s.onNewThread() }()
-	return <-result
+	return onOwnThread(s.run)
 }
 
-// onNewThread runs the setup on a thread that ends with the calling goroutine,
-// which never unlocks it: a thread in foreign namespaces must not run anything
-// else, ever.
-func (s nsSetup) onNewThread() error {
-	runtime.LockOSThread()
-	if unix.Gettid() != unix.Getpid() {
-		return s.run()
-	}
-	// The main thread would not end, and /proc/self/ns would show its
-	// namespaces as those of the whole process. While this goroutine holds
-	// it, the next one runs elsewhere.
-	defer runtime.UnlockOSThread()
+// onOwnThread runs f on a thread that ends with it: one that has been in
+// foreign namespaces must not run anything else, ever.
+func onOwnThread(f func() error) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		result <- s.run()
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread would not end, and /proc/self/ns would show
+			// its namespaces as those of the whole process. While this
+			// goroutine holds it, the next one runs elsewhere.
+			defer runtime.UnlockOSThread()
+			result <- onOwnThread(f)
+			return
+		}
+		result <- f() // never unlocked, so the thread goes too
 	}()
 	return <-result
 }
@@ -117,8 +114,9 @@ func (s nsSetup) run() error {
 		if err := createEmpty(pin); err != nil {
 			return err
 		}
-		if err := linux.Bind("/proc/thread-self/ns/"+n.proc, pin); err != nil {
-			return err
+		// Private because the mount it is made on is; see mountState.
+		if err := unix.Mount("/proc/thread-self/ns/"+n.proc, pin, "", unix.MS_BIND, ""); err != nil {
+			return &os.PathError{Op: "pin " + n.proc + " namespace at", Path: pin, Err: err}
 		}
 	}
 	return nil
@@ -168,31 +166,46 @@ func pinned(path string) (bool, error) {
 	return st.Type == unix.NSFS_MAGIC, nil
 }
 
-// shmMountName is the directory with the pod's tmpfs.
-const shmMountName = "shm"
-
-// unmountAll takes away every mount a sandbox can have, whether it has it or
-// not. The names are fixed, so that no request and no record can choose what
-// is unmounted (CVE-2025-0750), and mountinfo, which is long on a busy node,
-// need not be read.
-func unmountAll(dir string) error {
-	errs := []error{linux.Unmount(filepath.Join(dir, shmMountName))}
-	for _, n := range allNamespaces {
-		errs = append(errs, linux.Unmount(filepath.Join(dir, n.pin)))
+// mountState makes dir and mounts the pod's tmpfs on it, private, so that no
+// pin in it propagates even where the mount below it is shared. shm takes its
+// size and its flags from it.
+func mountState(dir string, p Params) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
 	}
-	return errors.Join(errs...)
+	size := p.ShmSize
+	if size == 0 {
+		size = defaultShmSize
+	}
+	if p.HostIPC {
+		size = 0
+	}
+	options := fmt.Sprintf("mode=0700,size=%d", max(size, minShmSize))
+	err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options)
+	if err == nil {
+		err = unix.Mount("", dir, "", unix.MS_PRIVATE, "")
+	}
+	if err != nil {
+		return &os.PathError{Op: "mount tmpfs on", Path: dir, Err: err}
+	}
+	return nil
 }
+
+// unmountState takes away all mounts of a sandbox, be there any or not: what
+// is mounted in the tmpfs goes with it. That is one call, because each umount
+// waits for all processors (RCU), and one fixed path, so that no request and
+// no record can choose what is unmounted (CVE-2025-0750).
+func unmountState(dir string) error { return linux.Unmount(dir) }
 
 // intact reports whether all that keeps a pod's namespaces alive is mounted.
 func intact(dir string, p Params) (bool, error) {
+	if ok, err := linux.IsMountPoint(dir); err != nil || !ok {
+		return false, err
+	}
 	for _, n := range ownNamespaces(p) {
-		ok, err := pinned(filepath.Join(dir, n.pin))
-		if err != nil || !ok {
+		if ok, err := pinned(filepath.Join(dir, n.pin)); err != nil || !ok {
 			return false, err
 		}
 	}
-	if p.HostIPC {
-		return true, nil
-	}
-	return linux.IsMountPoint(filepath.Join(dir, shmMountName))
+	return true, nil
 }

@@ -46,7 +46,8 @@ type Params struct {
 	// Sysctls are set in the pod's namespaces: net.*, kernel.shm*,
 	// kernel.msg*, kernel.sem and fs.mqueue.*, written with dots or slashes.
 	Sysctls map[string]string `json:"sysctls,omitempty"`
-	// ShmSize is the size of /dev/shm in bytes; 0 means 64 MiB.
+	// ShmSize is the size of /dev/shm in bytes; 0 means 64 MiB, and the
+	// smallest is 1 MiB.
 	ShmSize int64 `json:"shmSize,omitempty"`
 
 	// CgroupParent, RuntimeHandler, LogDirectory and Request are only kept.
@@ -129,5 +130,6 @@ const (
 type Namespaces struct{ Net, IPC, UTS string }
 
 // Files are host paths to mount in each container at the place their names
-// say. Shm is a directory, and the host's /dev/shm with HostIPC.
+// say, until the sandbox is stopped. Shm is a directory on a tmpfs mounted
+// nosuid, nodev and noexec, and the host's /dev/shm with HostIPC.
 type Files struct{ ResolvConf, Hosts, Hostname, Shm string }

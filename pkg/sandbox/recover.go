@@ -71,9 +71,6 @@ func (m *Manager) prepareDirs(ctx context.Context) (recorded, stateful []string,
 			klog.FromContext(ctx).Error(err, "Deleted sandboxes stay on disk", "directory", dir)
 		}
 	}
-	if err := containPropagation(m.stateDir()); err != nil {
-		return nil, nil, fmt.Errorf("contain mount propagation: %w", err)
-	}
 	if recorded, err = sandboxIDs(m.rootDir()); err != nil {
 		return nil, nil, err
 	}

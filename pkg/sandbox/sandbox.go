@@ -36,7 +36,6 @@ type record struct {
 	Params        Params          `json:"params"`
 	CreatedAt     time.Time       `json:"createdAt"`
 	State         State           `json:"state"`
-	Stage         Stage           `json:"stage,omitempty"`
 	Reason        string          `json:"reason,omitempty"`
 	IPs           []netip.Addr    `json:"ips,omitempty"`
 	NetworkResult json.RawMessage `json:"networkResult,omitempty"`
@@ -49,7 +48,7 @@ func newSandbox(m *Manager, st Status) *Sandbox {
 		ResolvConf: filepath.Join(dir, resolvConfName),
 		Hosts:      filepath.Join(dir, hostsName),
 		Hostname:   filepath.Join(dir, hostnameName),
-		Shm:        filepath.Join(dir, shmMountName),
+		Shm:        filepath.Join(dir, shmName),
 	}
 	if st.Params.HostIPC {
 		st.Files.Shm = hostShm
@@ -103,24 +102,28 @@ func (s *Sandbox) lock(ctx context.Context) error {
 func (s *Sandbox) unlock() { <-s.op }
 
 // save writes st as the record.
-func (m *Manager) save(st Status, stage Stage) error {
+func (m *Manager) save(st Status) error {
 	return linux.SaveRecord(m.recordPath(st.ID), record{
 		ID:            st.ID,
 		Params:        st.Params,
 		CreatedAt:     st.CreatedAt,
 		State:         st.State,
-		Stage:         stage,
 		Reason:        st.Reason,
 		IPs:           st.IPs,
 		NetworkResult: st.NetworkResult,
 	}, linux.SurviveProcess)
 }
 
-// createLocked runs the stages; whatever it leaves, abandonLocked undoes.
+// createLocked records the sandbox and runs the stages; whatever it leaves,
+// abandonLocked undoes. One record, before all effects, is enough: where each
+// effect is follows from the id, and the network keeps an intent of its own.
 func (s *Sandbox) createLocked(ctx context.Context, sysctls []sysctl) error {
 	st := s.Status()
 	dir := s.manager.stateOf(st.ID)
 	if err := os.Mkdir(s.manager.recordDir(st.ID), 0o700); err != nil {
+		return err
+	}
+	if err := s.manager.save(st); err != nil {
 		return err
 	}
 	name, err := hostname(st.Params)
@@ -137,7 +140,11 @@ func (s *Sandbox) createLocked(ctx context.Context, sysctls []sysctl) error {
 		{StageNetwork, func() error { return s.attach(ctx, dir, name) }},
 	} {
 		watch.next(stage.name)
-		if err := s.enter(ctx, stage.name, stage.run); err != nil {
+		err := context.Cause(ctx)
+		if err == nil {
+			err = stage.run()
+		}
+		if err != nil {
 			watch.stop()
 			return &StageError{ID: st.ID, Stage: stage.name, Times: watch.times, Err: err}
 		}
@@ -149,19 +156,8 @@ func (s *Sandbox) createLocked(ctx context.Context, sysctls []sysctl) error {
 	return nil
 }
 
-// enter runs a stage, after its record says so.
-func (s *Sandbox) enter(ctx context.Context, stage Stage, run func() error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err := s.manager.save(s.Status(), stage); err != nil {
-		return err
-	}
-	return run()
-}
-
 func makeNamespaces(dir string, p Params, hostname string, sysctls []sysctl) error {
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err := mountState(dir, p); err != nil {
 		return err
 	}
 	return pinNamespaces(nsSetup{dir: dir, namespaces: ownNamespaces(p), hostname: hostname, sysctls: sysctls})
@@ -175,7 +171,7 @@ func (s *Sandbox) makeFiles(dir, hostname string) error {
 	if p.HostIPC {
 		return nil
 	}
-	return mountShm(dir, p.ShmSize)
+	return makeShm(dir)
 }
 
 // attach connects the pod and writes the hosts file, which has the addresses.
@@ -238,7 +234,7 @@ func (s *Sandbox) MarkReady(ctx context.Context) error {
 	}
 	ready := s.Status()
 	ready.State = Ready
-	if err := s.manager.save(ready, StageComplete); err != nil {
+	if err := s.manager.save(ready); err != nil {
 		return fmt.Errorf("make sandbox %s ready: %w", ready.ID, err)
 	}
 	s.status.Store(&ready)
@@ -270,7 +266,7 @@ func (s *Sandbox) saveStopped() error {
 		return nil
 	}
 	st.IPs, st.NetworkResult = nil, nil
-	return s.manager.save(st, "")
+	return s.manager.save(st)
 }
 
 // releaseLocked runs the teardown and takes note of what it could not do.

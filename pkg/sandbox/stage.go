@@ -6,15 +6,14 @@ import (
 	"time"
 )
 
-// Stage is a part of Create. It is recorded before it begins.
+// Stage is a part of Create.
 type Stage string
 
 // The stages of Create, in order.
 const (
-	StageNamespaces Stage = "namespaces" // unshare, sysctls, pins
+	StageNamespaces Stage = "namespaces" // tmpfs, unshare, sysctls, pins
 	StageFiles      Stage = "files"      // resolv.conf, hostname, /dev/shm
 	StageNetwork    Stage = "network"    // CNI ADD, hosts
-	StageComplete   Stage = "complete"   // waiting for MarkReady
 )
 
 // StageTime is how long a stage took, or has taken when it failed.

@@ -15,7 +15,7 @@ import (
 func (m *Manager) tearDown(ctx context.Context, id string, order teardownOrder) (debt, err error) {
 	dir := m.stateOf(id)
 	if order == pinsFirst {
-		if err := unmountAll(dir); err != nil {
+		if err := unmountState(dir); err != nil {
 			return nil, err
 		}
 	}
@@ -28,7 +28,7 @@ func (m *Manager) tearDown(ctx context.Context, id string, order teardownOrder) 
 	if debt = m.detach(ctx, id, netns); debt != nil && ctx.Err() != nil {
 		return nil, debt
 	}
-	return debt, unmountAll(dir)
+	return debt, unmountState(dir)
 }
 
 // teardownOrder says what goes first.
@@ -55,6 +55,9 @@ func (m *Manager) deleteFiles(id string) error {
 // mounts in it: it looks for mounts only where deleting entry by entry, which
 // cannot reach through a mount, does not do.
 func discard(dir string) error {
+	if err := os.Remove(dir); err == nil { // it was empty
+		return nil
+	}
 	parent, name := filepath.Split(dir)
 	trash := filepath.Join(parent, ".trash-"+name)
 	if err := os.Rename(dir, trash); err != nil {
