@@ -25,8 +25,8 @@ type Options struct {
 	// NoConfList leaves the CNI directory empty, so that the daemon's own
 	// network is used.
 	NoConfList bool
-	// Extra is appended to the configuration file.
-	Extra string
+	// Config is TOML that overrides the node's configuration.
+	Config string
 	// StartLimit bounds the time until the daemon answers; 0 means 20 s.
 	StartLimit time.Duration
 }
@@ -74,19 +74,33 @@ func (n *Node) write() error {
 		}
 	}
 	if !n.options.NoConfList {
-		list, err := json.MarshalIndent(n.confList(), "", "  ")
-		if err != nil {
+		if err := n.WriteConfList(); err != nil {
 			return err
 		}
-		if err := os.WriteFile(n.ConfListPath(), list, 0o644); err != nil {
-			return err
-		}
+	}
+	over := filepath.Join(n.Dir, "config.toml.d")
+	if err := os.Mkdir(over, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(over, "10-test.toml"), []byte(n.options.Config), 0o600); err != nil {
+		return err
 	}
 	return os.WriteFile(filepath.Join(n.Dir, "config.toml"), []byte(n.config()), 0o600)
 }
 
-// ConfListPath is the node's network configuration.
-func (n *Node) ConfListPath() string { return filepath.Join(n.Dir, "net.d", "10-e2e.conflist") }
+func (n *Node) confListPath() string { return filepath.Join(n.Dir, "net.d", "10-e2e.conflist") }
+
+// WriteConfList puts the node's network configuration in place.
+func (n *Node) WriteConfList() error {
+	list, err := json.MarshalIndent(n.confList(), "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(n.confListPath(), list, 0o644)
+}
+
+// DropConfList takes the network configuration away.
+func (n *Node) DropConfList() error { return os.Remove(n.confListPath()) }
 
 func (n *Node) handler() string {
 	if n.options.DefaultHandler != "" {
@@ -116,7 +130,6 @@ func (n *Node) config() string {
 		}
 		fmt.Fprintf(&b, "[runtime.handlers.%s]\npath = %q\n", name, path)
 	}
-	b.WriteString(n.options.Extra)
 	return b.String()
 }
 
