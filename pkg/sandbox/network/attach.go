@@ -73,7 +73,7 @@ func (n *Network) Attach(ctx context.Context, a Attachment) (Result, error) {
 	}
 	defer unlock()
 	if _, err := n.loadIntent(a.ID); !errors.Is(err, fs.ErrNotExist) {
-		if err := n.detach(ctx, a.ID, a.NetNS); err != nil {
+		if err := n.detach(ctx, detachment{id: a.ID, netns: a.NetNS}); err != nil {
 			return Result{}, fmt.Errorf("undo earlier attachment: %w", err)
 		}
 	}
@@ -92,7 +92,7 @@ func (n *Network) Attach(ctx context.Context, a Attachment) (Result, error) {
 	n.setLive(a.ID, false)
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
-	if delErr := n.detach(cleanup, a.ID, a.NetNS); delErr != nil {
+	if delErr := n.detach(cleanup, detachment{id: a.ID, netns: a.NetNS}); delErr != nil {
 		err = errors.Join(err, fmt.Errorf("undo: %w", delErr))
 	}
 	return Result{}, fmt.Errorf("attach to network %q (of %s): %w", c.list.Name, c.where(), err)

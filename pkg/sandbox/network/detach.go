@@ -27,11 +27,20 @@ func (n *Network) Detach(ctx context.Context, id, netns string) error {
 	}
 	defer unlock()
 	n.setLive(id, false)
-	return n.detach(ctx, id, netns)
+	return n.detach(ctx, detachment{id: id, netns: netns, mayRetire: n.started})
+}
+
+// detachment is what a DEL is for.
+type detachment struct {
+	id, netns string
+	// mayRetire: the namespace is about to go, so the interfaces may stay a
+	// moment longer.
+	mayRetire bool
 }
 
 // detach needs the lock of id.
-func (n *Network) detach(ctx context.Context, id, netns string) error {
+func (n *Network) detach(ctx context.Context, d detachment) error {
+	id, netns := d.id, livingNetNS(d.netns)
 	recs, err := n.undoable(id)
 	if err != nil {
 		return fmt.Errorf("detach %s: %w", id, err)
@@ -43,9 +52,8 @@ func (n *Network) detach(ctx context.Context, id, netns string) error {
 	if err != nil {
 		return fmt.Errorf("detach %s: %w", id, err)
 	}
-	netns = livingNetNS(netns)
 	for _, rec := range recs {
-		op := &operation{n: n, id: id, rec: rec, inProcess: n.cfg.InProcess || rec.InProcess, lock: lock}
+		op := &operation{n: n, id: id, rec: rec, inProcess: n.cfg.InProcess || rec.InProcess, mayRetire: d.mayRetire, lock: lock}
 		err = n.del(ctx, op, netns)
 		if lock = op.lock; err != nil {
 			break

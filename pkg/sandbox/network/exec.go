@@ -50,6 +50,8 @@ type operation struct {
 	rec *intent
 	// inProcess lets plugins run in this process that can.
 	inProcess bool
+	// mayRetire lets DEL leave the pod's interfaces to the reaper.
+	mayRetire bool
 	// lock is inherited by plugin processes; see awaitOrphans. Taken when the
 	// first one starts.
 	lock *os.File

@@ -24,7 +24,7 @@ func (n *Network) GC(ctx context.Context, validIDs []string) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{reap()} // those of an earlier process
 	for _, id := range ids {
 		if valid[id] {
 			continue
@@ -53,7 +53,7 @@ func (n *Network) collect(ctx context.Context, id string) error {
 	if n.isLive(id) {
 		return nil
 	}
-	return n.detach(ctx, id, "")
+	return n.detach(ctx, detachment{id: id})
 }
 
 // gcNetwork calls GC of the plugins. Those that run in this process have it in

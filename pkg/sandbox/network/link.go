@@ -1,7 +1,6 @@
 package network
 
 import (
-	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -167,6 +166,7 @@ func (p *vethPair) add(h netlinksafe.Handle) (*netlink.Veth, error) {
 	veth.MTU = p.conf.MTU
 	veth.PeerName = p.podName
 	veth.PeerNamespace = netlink.NsFd(int(p.netns.Fd()))
+	reaped := false
 	for range 10 {
 		var err error
 		if veth.Name, err = ip.RandomVethName(); err != nil {
@@ -180,10 +180,18 @@ func (p *vethPair) add(h netlinksafe.Handle) (*netlink.Veth, error) {
 		if !errors.Is(err, unix.EEXIST) {
 			return nil, fmt.Errorf("add interface pair: %w", err)
 		}
-		if _, findErr := h.LinkByName(veth.Name); findErr != nil {
-			// Not our random name is taken, but the pod's.
+		if _, findErr := h.LinkByName(veth.Name); findErr == nil {
+			continue
+		}
+		// Not our random name is taken, but the pod's: perhaps by a pair that
+		// was retired and whose namespace lives on.
+		if reaped {
 			return nil, fmt.Errorf("interface %s already exists in %s: %w", p.podName, p.netns.Path(), err)
 		}
+		if err := reap(); err != nil {
+			return nil, err
+		}
+		reaped = true
 	}
 	return nil, errors.New("find an unused interface name")
 }
@@ -293,9 +301,15 @@ func addRoute(h netlinksafe.Handle, link netlink.Link, route *types.Route, gw ne
 	return nil
 }
 
-// deleteLinks removes the pod's interface, and with it the host's end. It
-// returns the addresses the interface had.
+// deleteLinks removes the pair of interfaces, or retires it where that is
+// enough. It returns the addresses that it found on the pod's end.
 func (c *call) deleteLinks(prev *current.Result) ([]*net.IPNet, error) {
+	if prev != nil && c.op.mayRetire {
+		if done, err := retire(prev); done || err != nil {
+			c.op.n.reaper.retired()
+			return nil, err
+		}
+	}
 	if c.netns != "" {
 		var addrs []*net.IPNet
 		err := ns.WithNetNSPath(c.netns, func(ns.NetNS) (err error) {
@@ -314,17 +328,14 @@ func (c *call) deleteLinks(prev *current.Result) ([]*net.IPNet, error) {
 	if prev == nil {
 		return nil, nil
 	}
-	for _, i := range prev.Interfaces {
-		link, err := netlinksafe.LinkByName(i.Name)
-		if i.Sandbox != "" || err != nil || link.Type() != "veth" {
-			continue
-		}
-		mac, err := net.ParseMAC(i.Mac)
-		if err != nil || !bytes.Equal(mac, link.Attrs().HardwareAddr) {
-			continue // a new interface with an old name
-		}
-		if err := netlink.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
-			return nil, fmt.Errorf("delete %s: %w", i.Name, err)
+	h, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	defer h.Close()
+	if link := findHostEnd(h, prev); link != nil {
+		if err := h.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+			return nil, fmt.Errorf("delete %s: %w", link.Attrs().Name, err)
 		}
 	}
 	return nil, nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -66,9 +67,11 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// setUpHost gives the host an address that pods reach only by masquerading and
-// a peer "outside" that has no route back to pods.
+// setUpHost does what a booted host and a started daemon have done.
 func setUpHost() error {
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return err
+	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err
@@ -150,6 +153,9 @@ func newFixture(tb testing.TB, change func(*Config)) *fixture {
 	}
 	f.reopen(tb)
 	tb.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			tb.Error(err)
+		}
 		if link, err := netlink.LinkByName(f.cfg.DefaultNetwork.Bridge); err == nil {
 			if err := netlink.LinkDel(link); err != nil {
 				tb.Error(err)
@@ -162,7 +168,15 @@ func newFixture(tb testing.TB, change func(*Config)) *fixture {
 // reopen is a restart of the daemon.
 func (f *fixture) reopen(tb testing.TB) {
 	tb.Helper()
+	if f.Network != nil {
+		if err := f.Close(); err != nil {
+			tb.Fatal(err)
+		}
+	}
 	n, err := New(f.cfg)
+	if err == nil {
+		err = n.Start(tb.Context())
+	}
 	if err != nil {
 		tb.Fatal(err)
 	}

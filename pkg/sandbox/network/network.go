@@ -63,7 +63,13 @@ type Network struct {
 	check statusCache
 
 	reloading sync.Mutex // orders reloads; never held by Status or Attach
-	watch     *confWatch // nil until Start
+
+	// Set by Start, constant afterwards.
+	started bool
+	stop    context.CancelFunc
+	running sync.WaitGroup
+	watch   *confWatch // nil without inotify
+	reaper  reaper
 
 	// live has the attachments made by this process and not yet detached. GC
 	// leaves them alone: the caller's list of valid ids may be older.
@@ -89,10 +95,11 @@ func New(cfg Config) (*Network, error) {
 	}
 	cfg.CacheDir = dir
 	n := &Network{
-		cfg:  cfg,
-		masq: &masquerade{},
-		rtnl: semaphore.NewWeighted(int64(cfg.MaxParallel)),
-		live: map[string]bool{},
+		cfg:    cfg,
+		masq:   &masquerade{},
+		reaper: reaper{wake: make(chan struct{}, 1)},
+		rtnl:   semaphore.NewWeighted(int64(cfg.MaxParallel)),
+		live:   map[string]bool{},
 	}
 	n.reload()
 	return n, nil
@@ -128,29 +135,39 @@ func (c Config) validate() error {
 	return c.DefaultNetwork.validate()
 }
 
-// Start watches the configuration directory until Close.
+// Start watches the configuration directory, and deletes the interfaces of
+// detached pods in the background, until Close.
 func (n *Network) Start(ctx context.Context) error {
-	if n.watch != nil {
+	if n.started {
 		return errors.New("start network: already started")
 	}
+	n.started = true
+	ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
+	n.running.Go(func() { n.reaper.run(ctx) })
 	w, err := newConfWatch(n.cfg.ConfDir)
 	if err != nil {
 		// Without inotify, Status and Attach look at the directory themselves.
 		return nil
 	}
 	n.watch = w
-	w.start(context.WithoutCancel(ctx), n.reload)
+	w.follow()
+	n.running.Go(func() { w.run(ctx, n.reload) })
 	// What appeared between New and the watch made no event.
 	n.reload()
 	return nil
 }
 
-// Close stops watching and waits for that to end. Attachments stay.
+// Close ends what Start began and waits for it. Attachments stay.
 func (n *Network) Close() error {
+	if !n.started {
+		return nil
+	}
+	n.stop()
+	n.running.Wait()
 	if n.watch == nil {
 		return nil
 	}
-	return n.watch.stop()
+	return n.watch.close()
 }
 
 // Known returns the ids of all attachments there is something to undo for.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -19,8 +18,6 @@ const settleTime = 100 * time.Millisecond
 type confWatch struct {
 	dir     string
 	inotify *fsnotify.Watcher
-	cancel  context.CancelFunc
-	done    sync.WaitGroup
 }
 
 func newConfWatch(dir string) (*confWatch, error) {
@@ -31,22 +28,14 @@ func newConfWatch(dir string) (*confWatch, error) {
 	return &confWatch{dir: filepath.Clean(dir), inotify: inotify}, nil
 }
 
-// start calls changed after every burst of events until stop.
-func (w *confWatch) start(ctx context.Context, changed func()) {
-	ctx, w.cancel = context.WithCancel(ctx)
-	w.follow()
-	w.done.Go(func() { w.run(ctx, changed) })
-}
-
-func (w *confWatch) stop() error {
-	w.cancel()
-	w.done.Wait()
+func (w *confWatch) close() error {
 	if err := w.inotify.Close(); err != nil {
 		return fmt.Errorf("stop watching %s: %w", w.dir, err)
 	}
 	return nil
 }
 
+// run calls changed after every burst of events until ctx ends.
 func (w *confWatch) run(ctx context.Context, changed func()) {
 	settle := time.NewTimer(settleTime)
 	settle.Stop()
