@@ -19,6 +19,8 @@ CNI_PLUGINS := main/bridge main/loopback main/ptp main/host-device ipam/host-loc
 # Tools that check the code; compiled on first use and kept in bin/tools.
 GOLANGCI_VERSION    := v2.15.0
 GOVULNCHECK_VERSION := v1.9.0
+# Where govulncheck gets what is known, such as file:///srv/vulndb.
+VULN_DB ?= https://vuln.go.dev
 
 APT_PACKAGES := gcc libc6-dev pkg-config libseccomp-dev crun busybox-static iproute2 nftables iptables
 
@@ -139,7 +141,7 @@ lint: $(BIN)/tools/golangci-lint-$(GOLANGCI_VERSION) ## Run golangci-lint (compi
 
 .PHONY: vuln
 vuln: $(BIN)/tools/govulncheck-$(GOVULNCHECK_VERSION) ## Look for known vulnerabilities in what we use.
-	@$< ./...
+	@$< -db $(VULN_DB) ./...
 
 $(BIN)/tools/golangci-lint-$(GOLANGCI_VERSION):
 	@echo "Building golangci-lint $(GOLANGCI_VERSION)"

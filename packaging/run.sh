@@ -31,17 +31,26 @@ until grep -q " $socket\$" /proc/net/unix; do
 	fi
 	sleep 0.1
 done
+here=$(dirname "${BASH_SOURCE[0]}")
 cat <<END
 
 cri-node serves on $listen
-Its state is kept; stop it with Ctrl-C, and the pods go on without it.
+Stop it with Ctrl-C; pods go on without it, and the next start finds them.
 
-In another terminal:
-  make demo                                      a pod from pull to removal (a daemon of its own)
-  $daemon config default   every key of the configuration
-  crictl -r $listen info         with crictl of kubernetes-sigs/cri-tools; or for good:
-  install -D -m 0644 packaging/crictl.yaml /etc/crictl.yaml
-For kubelet: --container-runtime-endpoint=$listen
+To try in another terminal:
+
+  make demo                       a pod from pull to removal, with a daemon of its own
+  $daemon config default
+                                  every key of the configuration, explained
+
+With crictl, which comes from https://github.com/kubernetes-sigs/cri-tools:
+
+  export CONTAINER_RUNTIME_ENDPOINT=$listen
+  crictl info
+  crictl run --with-pull $here/example/container.json $here/example/pod.json
+  crictl ps; curl http://127.0.0.1:8080/; crictl exec -s ID ip address; crictl logs ID
+
+kubelet takes --container-runtime-endpoint=$listen
 
 END
 # A signal ends wait early; the daemon then takes its time to drain.

@@ -48,7 +48,7 @@ func (c *Config) recordOrigins(source string, data []byte) error {
 
 // recordKeyValue notes one "key = value", and what an inline table holds.
 func (c *Config) recordKeyValue(parser *unstable.Parser, source string, table []string, node *unstable.Node) {
-	key := append(table[:len(table):len(table)], keyParts(node.Key())...)
+	key := append(slices.Clip(table), keyParts(node.Key())...)
 	c.setOrigin(parser, source, key, node.Key())
 	if value := node.Value(); value.Kind == unstable.InlineTable {
 		for it := value.Children(); it.Next(); {
@@ -75,16 +75,14 @@ func keyParts(it unstable.Iterator) []string {
 
 // explain turns the decoder's errors into lines of "file:line: key: what".
 func explain(source string, data []byte, err error) error {
-	var missing *toml.StrictMissingError
-	if errors.As(err, &missing) {
+	if missing, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		var errs []error
 		for i := range missing.Errors {
 			errs = append(errs, position(source, &missing.Errors[i], "unknown key"))
 		}
 		return errors.Join(errs...)
 	}
-	var decode *toml.DecodeError
-	if errors.As(err, &decode) {
+	if decode, ok := errors.AsType[*toml.DecodeError](err); ok {
 		return position(source, decode, plainMessage(decode.Error()))
 	}
 	return locate(source, data, err)
