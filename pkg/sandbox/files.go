@@ -44,8 +44,8 @@ func hostname(p Params) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read the host's name: %w", err)
 	}
-	if validateHostname(host) != nil || host == "" {
-		return "localhost", nil
+	if !hostnamePattern.MatchString(host) {
+		host = "localhost"
 	}
 	return host, nil
 }

@@ -101,7 +101,7 @@ func (m *Manager) recordPath(id string) string { return filepath.Join(m.rootDir(
 func (m *Manager) stateOf(id string) string    { return filepath.Join(m.stateDir(), id) }
 
 // Create makes a sandbox and leaves it Creating, for the caller to finish and
-// MarkReady. On an error nothing is left of it; only if even that fails does a
+// MarkReady, or else to Remove. On an error nothing is left of it; only if even that fails does a
 // NotReady sandbox stay, for Remove. The error of a stage is a *StageError.
 //
 // It is errdefs.ErrAlreadyExists if the id is taken or a sandbox of the same

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -23,8 +24,6 @@ var (
 	netNamespace = namespace{"netns", "net", unix.CLONE_NEWNET}
 	ipcNamespace = namespace{"ipcns", "ipc", unix.CLONE_NEWIPC}
 	utsNamespace = namespace{"utsns", "uts", unix.CLONE_NEWUTS}
-
-	allNamespaces = []namespace{netNamespace, ipcNamespace, utsNamespace}
 )
 
 // ownNamespaces are those that the pod does not share with the host. A pod in
@@ -38,15 +37,6 @@ func ownNamespaces(p Params) []namespace {
 		own = append(own, ipcNamespace)
 	}
 	return own
-}
-
-func has(all []namespace, n namespace) bool {
-	for _, x := range all {
-		if x == n {
-			return true
-		}
-	}
-	return false
 }
 
 // nsSetup is what a thread does in new namespaces.
@@ -96,12 +86,12 @@ func (s nsSetup) run() error {
 	if err := unix.Unshare(flags); err != nil {
 		return os.NewSyscallError("unshare", err)
 	}
-	if has(s.namespaces, utsNamespace) {
+	if slices.Contains(s.namespaces, utsNamespace) {
 		if err := unix.Sethostname([]byte(s.hostname)); err != nil {
 			return os.NewSyscallError("sethostname", err)
 		}
 	}
-	if has(s.namespaces, netNamespace) {
+	if slices.Contains(s.namespaces, netNamespace) {
 		if err := loopbackUp(); err != nil {
 			return err
 		}
