@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/containerd/errdefs"
 )
 
 func TestDefaultNetworkConnectsPods(t *testing.T) {
@@ -55,30 +57,36 @@ func TestDefaultNetworkConnectsPods(t *testing.T) {
 	eventually(t, "reaping", func() bool { return ports(t, f.cfg.DefaultNetwork.Bridge) == 0 })
 }
 
-func BenchmarkAttachDetach(b *testing.B) {
-	for _, inProcess := range []bool{true, false} {
-		name := "exec"
-		if inProcess {
-			name = "inprocess"
+func TestAttachRefusesNonsense(t *testing.T) {
+	f := newFixture(t, nil)
+	good := Attachment{ID: "id", NetNS: "/proc/self/ns/net"}
+	for name, change := range map[string]func(*Attachment){
+		"id":             func(a *Attachment) { a.ID = "../x" },
+		"no id":          func(a *Attachment) { a.ID = "" },
+		"no namespace":   func(a *Attachment) { a.NetNS = "" },
+		"name":           func(a *Attachment) { a.Name = "x;IP=10.0.0.1" },
+		"host port":      func(a *Attachment) { a.PortMappings = []PortMapping{{HostPort: 70000, ContainerPort: 1}} },
+		"negative port":  func(a *Attachment) { a.PortMappings = []PortMapping{{HostPort: -1, ContainerPort: 1}} },
+		"container port": func(a *Attachment) { a.PortMappings = []PortMapping{{HostPort: 1}} },
+		"protocol":       func(a *Attachment) { a.PortMappings = []PortMapping{{HostPort: 1, ContainerPort: 1, Protocol: "icmp"}} },
+		"host IP":        func(a *Attachment) { a.PortMappings = []PortMapping{{HostPort: 1, ContainerPort: 1, HostIP: "host"}} },
+		"IP with a scope": func(a *Attachment) {
+			a.PortMappings = []PortMapping{{HostPort: 1, ContainerPort: 1, HostIP: "fe80::1%eth0"}}
+		},
+	} {
+		a := good
+		change(&a)
+		if _, err := f.Attach(t.Context(), a); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: %v", name, err)
 		}
-		b.Run(name, func(b *testing.B) {
-			f := newFixture(b, func(c *Config) { c.InProcess = inProcess })
-			var add, del time.Duration
-			for b.Loop() {
-				netns := newNetNS(b)
-				t0 := time.Now()
-				if _, err := f.Attach(b.Context(), Attachment{ID: "bench", NetNS: netns}); err != nil {
-					b.Fatal(err)
-				}
-				t1 := time.Now()
-				if err := f.Detach(b.Context(), "bench", netns); err != nil {
-					b.Fatal(err)
-				}
-				add, del = add+t1.Sub(t0), del+time.Since(t1)
-				unpin(b, netns)
-			}
-			b.ReportMetric(float64(add.Microseconds())/float64(b.N), "µs/attach")
-			b.ReportMetric(float64(del.Microseconds())/float64(b.N), "µs/detach")
-		})
 	}
+	if err := f.Detach(t.Context(), "../x", ""); !errdefs.IsInvalidArgument(err) {
+		t.Error(err)
+	}
+	a := good
+	a.NetNS = "/nonexistent"
+	if _, err := f.Attach(t.Context(), a); err == nil {
+		t.Error("no error without a namespace")
+	}
+	f.wantClean(t, "id")
 }

@@ -44,6 +44,13 @@
 // configuration is an immutable value behind an atomic pointer: Status waits
 // for nobody.
 //
+// # Goroutines
+//
+// Between Start and Close there are two: one watches the configuration
+// directory, the other deletes interfaces that a Detach has retired and whose
+// namespace did not take them along within a second. Detach therefore expects
+// its caller to drop the pod's namespace next.
+//
 // # Limits
 //
 // Port mappings are made by the real portmap plugin. It reaches a pod through

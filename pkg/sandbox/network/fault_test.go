@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -347,40 +346,6 @@ func TestAddressesRunOut(t *testing.T) {
 	if err := f.Detach(t.Context(), "pod-1", ""); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func TestAttachRefusesNonsense(t *testing.T) {
-	f := newFixture(t, nil)
-	good := Attachment{ID: "id", NetNS: "/proc/self/ns/net"}
-	for name, change := range map[string]func(*Attachment){
-		"id":             func(a *Attachment) { a.ID = "../x" },
-		"no id":          func(a *Attachment) { a.ID = "" },
-		"no namespace":   func(a *Attachment) { a.NetNS = "" },
-		"name":           func(a *Attachment) { a.Name = "x;IP=10.0.0.1" },
-		"host port":      func(a *Attachment) { a.PortMappings = []PortMapping{{HostPort: 70000, ContainerPort: 1}} },
-		"negative port":  func(a *Attachment) { a.PortMappings = []PortMapping{{HostPort: -1, ContainerPort: 1}} },
-		"container port": func(a *Attachment) { a.PortMappings = []PortMapping{{HostPort: 1}} },
-		"protocol":       func(a *Attachment) { a.PortMappings = []PortMapping{{HostPort: 1, ContainerPort: 1, Protocol: "icmp"}} },
-		"host IP":        func(a *Attachment) { a.PortMappings = []PortMapping{{HostPort: 1, ContainerPort: 1, HostIP: "host"}} },
-		"IP with a scope": func(a *Attachment) {
-			a.PortMappings = []PortMapping{{HostPort: 1, ContainerPort: 1, HostIP: "fe80::1%eth0"}}
-		},
-	} {
-		a := good
-		change(&a)
-		if _, err := f.Attach(t.Context(), a); !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if err := f.Detach(t.Context(), "../x", ""); !errdefs.IsInvalidArgument(err) {
-		t.Error(err)
-	}
-	a := good
-	a.NetNS = "/nonexistent"
-	if _, err := f.Attach(t.Context(), a); err == nil {
-		t.Error("no error without a namespace")
-	}
-	f.wantClean(t, "id")
 }
 
 // TestCancelledAttach gives up while it waits for its turn.

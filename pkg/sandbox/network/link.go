@@ -164,6 +164,7 @@ type vethPair struct {
 func (p *vethPair) add(h netlinksafe.Handle) (*netlink.Veth, error) {
 	veth := netlink.NewVeth(netlink.NewLinkAttrs())
 	veth.MTU = p.conf.MTU
+	veth.Flags = net.FlagUp
 	veth.PeerName = p.podName
 	veth.PeerNamespace = netlink.NsFd(int(p.netns.Fd()))
 	reaped := false
@@ -205,9 +206,6 @@ func (p *vethPair) connect(h netlinksafe.Handle, veth *netlink.Veth) error {
 	}
 	if err == nil && p.conf.HairpinMode {
 		err = h.LinkSetHairpin(veth, true)
-	}
-	if err == nil {
-		err = h.LinkSetUp(veth)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("connect %s to bridge %s: %w", veth.Name, p.bridge.Attrs().Name, err), h.LinkDel(veth))

@@ -65,11 +65,12 @@ type Network struct {
 	reloading sync.Mutex // orders reloads; never held by Status or Attach
 
 	// Set by Start, constant afterwards.
-	started bool
-	stop    context.CancelFunc
-	running sync.WaitGroup
-	watch   *confWatch // nil without inotify
-	reaper  reaper
+	started  bool
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+	watch    *confWatch // nil without inotify
+	watchErr error      // why watch is nil
+	reaper   reaper
 
 	// live has the attachments made by this process and not yet detached. GC
 	// leaves them alone: the caller's list of valid ids may be older.
@@ -147,6 +148,7 @@ func (n *Network) Start(ctx context.Context) error {
 	w, err := newConfWatch(n.cfg.ConfDir)
 	if err != nil {
 		// Without inotify, Status and Attach look at the directory themselves.
+		n.watchErr = err
 		return nil
 	}
 	n.watch = w

@@ -143,6 +143,9 @@ type Info struct {
 func (n *Network) Info() Info {
 	s := n.state.Load()
 	info := Info{Problems: append([]string(nil), s.problems...)}
+	if n.watchErr != nil {
+		info.Problems = append(info.Problems, fmt.Sprintf("changes are noticed late: %v", n.watchErr))
+	}
 	if s.conf == nil {
 		return info
 	}
