@@ -20,7 +20,7 @@
 //	partial/                        compressed bytes of layers not yet committed
 //	trash/                          what is being deleted
 //	broken/                         image records that could not be believed
-//	empty/                          lowest layer of an image without layers
+//	empty/{0,1}/                    stand in for layers where overlayfs wants more
 //
 // # A pull
 //
@@ -43,10 +43,13 @@
 //
 // # Locks
 //
-// Store.mu guards all maps and is never held over network or bulk disk work.
-// Store.commits is taken before it and serialises commits. Readers of images
-// use neither: they look at an immutable view that each change replaces.
-// Pulls and layers are shared through flights, whose lock is innermost.
+// Store.commits serialises commits and is held over their syncfs. Store.names,
+// taken after it, is held by whoever changes which images there are or what
+// they are called, over the sync of their records. Store.mu, taken last,
+// guards all maps and is held over neither network nor syncs, so that a
+// container never waits for a pull. Readers of images take no lock: they look
+// at an immutable view that each change replaces. Pulls and layers are shared
+// through flights, which have a lock of their own and call nobody under it.
 //
 // # What it is not for
 //

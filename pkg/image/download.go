@@ -51,8 +51,8 @@ type download struct {
 	// resumed says that the bytes come from more than one answer, so that
 	// they may not belong together.
 	resumed bool
-	// failed is why no more bytes come. It is nil where the content, and not
-	// the way it came, is the trouble.
+	// failed is why no more bytes come. It is nil where the content is the
+	// trouble and not the way it came, or where ctx ended.
 	failed error
 }
 
@@ -114,7 +114,9 @@ func (d *download) Read(p []byte) (int, error) {
 		}
 	}
 	if err != nil {
-		d.failed = err
+		if d.ctx.Err() == nil {
+			d.failed = err
+		}
 		return 0, err
 	}
 	d.offset += int64(n)
@@ -226,8 +228,3 @@ func (d *download) Close() error {
 	}
 	return d.file.Close()
 }
-
-// contentFault reports whether trouble further down the line may come from
-// pieces that do not belong together, so that a download from the beginning
-// could cure it.
-func (d *download) contentFault() bool { return d.failed == nil && d.resumed && d.ctx.Err() == nil }

@@ -191,8 +191,8 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.names.Lock()
+	defer s.names.Unlock()
 	img, err := s.Resolve(ref)
 	if errdefs.IsNotFound(err) {
 		return nil
@@ -200,15 +200,21 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	st := s.images[digest.Digest(img.ID)]
-	if err := os.Remove(s.recordPath(st.record.ID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove image %s: %w", img.ID, err)
+	id := digest.Digest(img.ID)
+	if err := os.Remove(s.recordPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove image %s: %w", id, err)
 	}
-	delete(s.images, st.record.ID)
+	// The record is gone for this process, so the image has to be as well,
+	// also where the sync then fails.
+	err = linux.SyncDir(s.path(dirImages))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.images[id]
+	delete(s.images, id)
 	s.updateView()
 	s.unrefImage(st)
-	if err := linux.SyncDir(s.path(dirImages)); err != nil {
-		return fmt.Errorf("remove image %s: %w", img.ID, err)
+	if err != nil {
+		return fmt.Errorf("remove image %s: %w", id, err)
 	}
 	return nil
 }
@@ -239,10 +245,10 @@ func (s *Store) unrefImage(st *stored) {
 // a crash in between, the sequence tells whose the name is. The caller holds a
 // reference to all content.
 func (s *Store) publish(record imageRecord, config ocispec.Image, refs []string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.names.Lock()
+	defer s.names.Unlock()
 	next := &stored{record: record, config: config}
-	old := s.images[record.ID]
+	old := s.imageByID(record.ID)
 	if old != nil {
 		next.record.Names = slices.Clone(old.record.Names)
 		next.record.Blobs = slices.Clone(old.record.Blobs)
@@ -260,19 +266,38 @@ func (s *Store) publish(record imageRecord, config ocispec.Image, refs []string)
 	if err := linux.SaveRecord(s.recordPath(record.ID), next.record, linux.SurvivePower); err != nil {
 		return fmt.Errorf("save image %s: %w", record.ID, err)
 	}
+	var errs []error
+	for _, r := range s.replace(old, next, refs) {
+		errs = append(errs, linux.SaveRecord(s.recordPath(r.ID), r, linux.SurvivePower))
+	}
+	return errors.Join(errs...)
+}
+
+// replace makes the new state of an image visible and returns the records of
+// images that lost a name by it.
+func (s *Store) replace(old, next *stored, refs []string) []imageRecord {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.refImage(next)
 	if old != nil {
 		s.unrefImage(old)
 	}
-	s.images[record.ID] = next
-	err := s.takeNames(record.ID, refs)
+	s.images[next.record.ID] = next
+	losers := s.takeNames(next.record.ID, refs)
 	s.updateView()
-	return err
+	return losers
 }
 
-// takeNames removes refs from all images but one. The caller holds s.mu.
-func (s *Store) takeNames(from digest.Digest, refs []string) error {
-	var errs []error
+func (s *Store) imageByID(id digest.Digest) *stored {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.images[id]
+}
+
+// takeNames removes refs from all images but one, and returns the records that
+// changed. The caller holds s.mu.
+func (s *Store) takeNames(from digest.Digest, refs []string) []imageRecord {
+	var changed []imageRecord
 	for id, other := range s.images {
 		if id == from {
 			continue
@@ -281,10 +306,10 @@ func (s *Store) takeNames(from digest.Digest, refs []string) error {
 		if len(kept) == len(other.record.Names) {
 			continue
 		}
-		changed := &stored{record: other.record, config: other.config}
-		changed.record.Names = kept
-		s.images[id] = changed
-		errs = append(errs, linux.SaveRecord(s.recordPath(id), changed.record, linux.SurvivePower))
+		next := &stored{record: other.record, config: other.config}
+		next.record.Names = kept
+		s.images[id] = next
+		changed = append(changed, next.record)
 	}
-	return errors.Join(errs...)
+	return changed
 }

@@ -55,6 +55,10 @@ func (o *overlay) mountNew(volatile bool) (err error) {
 		return os.NewSyscallError("fsopen overlay", err)
 	}
 	defer unix.Close(fsfd)
+	// Only what mountinfo shows; without it, "none".
+	if err := unix.FsconfigSetString(fsfd, "source", "overlay"); err != nil {
+		return explain(fsfd, "source", err)
+	}
 	for i, dir := range o.lower {
 		err := setPath(fsfd, "lowerdir+", dir)
 		if i == 0 && errors.Is(err, unix.EINVAL) {

@@ -36,10 +36,13 @@ type rootfsRecord struct {
 	Layers []digest.Digest `json:"layers"` // lowest first, as in the config
 }
 
+// rootfsEntry is a rootfs in memory.
 type rootfsEntry struct {
 	record rootfsRecord
 	refs   []digest.Digest
 	broken error
+	made   chan struct{} // closed when PrepareRootfs is through with it
+	failed error         // what PrepareRootfs then says
 }
 
 const (
@@ -65,25 +68,59 @@ func (s *Store) PrepareRootfs(ctx context.Context, containerID, imageID string) 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	entry, first, err := s.enterRootfs(containerID, imageID)
+	if err != nil {
+		return err
+	}
+	if !first {
+		select {
+		case <-entry.made:
+			return entry.failed
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	defer close(entry.made)
+	if err := s.makeRootfs(containerID, entry.record); err != nil {
+		entry.failed = errors.Join(fmt.Errorf("prepare rootfs %s: %w", containerID, err), os.RemoveAll(s.rootfsDir(containerID)))
+		s.leaveRootfs(containerID)
+	}
+	return entry.failed
+}
+
+// enterRootfs takes the references of a new rootfs, or finds the one that
+// exists for the same image.
+func (s *Store) enterRootfs(containerID, imageID string) (entry *rootfsEntry, first bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	img, err := s.Resolve(imageID)
 	if err != nil {
-		return err
+		return nil, false, err
 	}
 	if old := s.rootfses[containerID]; old != nil {
 		if old.broken == nil && old.record.Image.String() == img.ID {
-			return nil
+			return old, false, nil
 		}
-		return fmt.Errorf("rootfs %s: %w", containerID, errdefs.ErrAlreadyExists)
+		return nil, false, fmt.Errorf("rootfs %s: %w", containerID, errdefs.ErrAlreadyExists)
 	}
-	entry := &rootfsEntry{record: rootfsRecord{Image: digest.Digest(img.ID), Layers: img.Layers}}
-	if err := s.makeRootfs(containerID, entry.record); err != nil {
-		return errors.Join(fmt.Errorf("prepare rootfs %s: %w", containerID, err), os.RemoveAll(s.rootfsDir(containerID)))
-	}
+	entry = &rootfsEntry{record: rootfsRecord{Image: digest.Digest(img.ID), Layers: img.Layers}, made: make(chan struct{})}
 	s.refRootfs(entry)
 	s.rootfses[containerID] = entry
-	return nil
+	return entry, true, nil
+}
+
+// leaveRootfs drops a rootfs from memory, with its references.
+func (s *Store) leaveRootfs(containerID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.rootfses[containerID]
+	if e == nil {
+		return
+	}
+	delete(s.rootfses, containerID)
+	for _, d := range e.refs {
+		s.unrefLayer(d, false)
+	}
 }
 
 // makeRootfs writes the record last: a directory without one is a leftover.
@@ -157,7 +194,7 @@ func (s *Store) MountRootfs(ctx context.Context, containerID, target string, o R
 	m := overlay{lower: lower, target: target, legacy: s.legacyMount, scratch: filepath.Join(s.rootfsDir(containerID), "l")}
 	if o.ReadOnly {
 		// The kernel wants two layers where none is writable.
-		m.lower = append(m.lower, s.path(dirEmpty))
+		m.lower = append(m.lower, s.path(dirFiller))
 	} else {
 		m.upper = filepath.Join(s.rootfsDir(containerID), rootfsUpper)
 		m.work = filepath.Join(s.rootfsDir(containerID), rootfsWork)
@@ -230,17 +267,10 @@ func (s *Store) RemoveRootfs(ctx context.Context, containerID string) error {
 	if len(mounts) > 0 {
 		return fmt.Errorf("remove rootfs %s: still mounted at %s: %w", containerID, mounts[0], errdefs.ErrFailedPrecondition)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err := s.toTrash(s.rootfsDir(containerID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove rootfs %s: %w", containerID, err)
 	}
-	if e := s.rootfses[containerID]; e != nil {
-		delete(s.rootfses, containerID)
-		for _, d := range e.refs {
-			s.unrefLayer(d, false)
-		}
-	}
+	s.leaveRootfs(containerID)
 	s.wakeCollector()
 	return nil
 }
@@ -315,7 +345,8 @@ func (s *Store) recoverRootfses(ctx context.Context) error {
 			}
 			continue
 		}
-		entry := &rootfsEntry{record: r, broken: err}
+		entry := &rootfsEntry{record: r, broken: err, made: make(chan struct{})}
+		close(entry.made)
 		if err == nil {
 			s.refRootfs(entry)
 		}

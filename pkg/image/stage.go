@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
@@ -67,10 +68,12 @@ func (s *Store) stageOnce(ctx context.Context, session *registry.Session, l laye
 		s.discard(dir)
 		// What came over the wire is worth keeping unless it is wrong or
 		// nobody wants it.
-		if errors.Is(context.Cause(ctx), errAbandoned) || d.failed == nil && ctx.Err() == nil && !full(err) {
+		wrong := ctx.Err() == nil && !full(err) && (d.failed == nil || errors.Is(d.failed, errdefs.ErrFailedPrecondition))
+		if wrong || errors.Is(context.Cause(ctx), errAbandoned) {
 			s.removePartial(path)
 		}
-		return d.contentFault() && !full(err), err
+		// Pieces of different answers may just not belong together.
+		return wrong && d.resumed, err
 	}
 	s.stagedLayer(l, dir, usage)
 	return false, nil

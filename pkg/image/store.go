@@ -74,6 +74,7 @@ type Store struct {
 	pulls      flights[pullKey, string]
 	layerPulls flights[layerKey, struct{}]
 	commits    sync.Mutex
+	names      sync.Mutex
 	partial    atomic.Int64 // bytes of unfinished downloads
 	buffers    sync.Pool
 	// legacyMount forces mount(2) where the kernel has fsopen(2), for tests.
@@ -98,7 +99,10 @@ const (
 	dirPartial = "partial"
 	dirTrash   = "trash"
 	dirBroken  = "broken"
-	dirEmpty   = "empty"
+	// Two empty directories, because overlayfs takes none twice: the only
+	// layer of an image without any, and what makes one layer two.
+	dirEmpty  = "empty/0"
+	dirFiller = "empty/1"
 )
 
 // Open opens the store at c.Root, or makes an empty one, and brings it into
@@ -174,7 +178,7 @@ func (s *Store) begin() (func(), error) {
 }
 
 func (s *Store) makeDirs() error {
-	for _, dir := range []string{"", dirBlobs + "/sha256", dirBlobs + "/sha512", dirImages, dirLayers, dirRootfs, dirStaging, dirPartial, dirTrash, dirBroken, dirEmpty} {
+	for _, dir := range []string{"", dirBlobs + "/sha256", dirBlobs + "/sha512", dirImages, dirLayers, dirRootfs, dirStaging, dirPartial, dirTrash, dirBroken, dirEmpty, dirFiller} {
 		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
 			return err
 		}

@@ -57,10 +57,12 @@ func (f *hostFinder) find(domain string) ([]docker.RegistryHost, error) {
 	return hosts, nil
 }
 
-// hardenClient bounds what a registry can make us read before its body.
+// hardenClient bounds what a registry can make us read before its body, and
+// keeps a connection for each layer that is downloaded in parallel.
 func hardenClient(c *http.Client) error {
 	if t, ok := c.Transport.(*http.Transport); ok {
 		t.MaxResponseHeaderBytes = 1 << 20
+		t.MaxIdleConnsPerHost = t.MaxIdleConns
 	}
 	return nil
 }
