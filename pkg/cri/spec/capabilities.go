@@ -3,7 +3,9 @@ package spec
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/moby/sys/capability"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -40,13 +42,14 @@ func capabilityName(s string) string {
 }
 
 // knownCapabilities are all capabilities by their kernel's names, in order.
-func knownCapabilities() []string {
+// Callers must not change the list, which is made once.
+var knownCapabilities = sync.OnceValue(func() []string {
 	var names []string
 	for _, c := range capability.ListKnown() {
 		names = append(names, capabilityName(c.String()))
 	}
 	return names
-}
+})
 
 // capabilitySet is a set of the kernel's names.
 type capabilitySet map[string]bool
@@ -160,18 +163,11 @@ func isAll(name string) bool {
 }
 
 func containsAll(names []string) bool {
-	for _, n := range names {
-		if isAll(n) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(names, isAll)
 }
 
 // validateCapabilities refuses names that no kernel knows.
 func validateCapabilities(field string, c *runtimeapi.Capability) error {
-	known := capabilitySet{}
-	known.add(knownCapabilities()...)
 	lists := []struct {
 		name string
 		caps []string
@@ -182,7 +178,7 @@ func validateCapabilities(field string, c *runtimeapi.Capability) error {
 	}
 	for _, l := range lists {
 		for i, n := range l.caps {
-			if !isAll(n) && !known[capabilityName(n)] {
+			if !isAll(n) && !slices.Contains(knownCapabilities(), capabilityName(n)) {
 				return invalid(fmt.Sprintf("%s.%s[%d]", field, l.name, i), "%s is no capability", quote(n))
 			}
 		}

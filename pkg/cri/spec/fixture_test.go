@@ -3,6 +3,7 @@ package spec
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -51,7 +52,7 @@ func testRootfs(t testing.TB) string {
 
 // allCaps is what a machine with everything can give; tests must not depend on
 // the one they run on.
-func allCaps() []string { return knownCapabilities() }
+func allCaps() []string { return slices.Clone(knownCapabilities()) }
 
 // testInput is a container as kubelet asks for it, on a machine that has
 // cgroup v2, and the smallest pod around it.

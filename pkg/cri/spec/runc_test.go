@@ -92,7 +92,7 @@ func run(t *testing.T, in Input, out *Output) string {
 	if err != nil {
 		t.Errorf("runc run: %v\n%s%s", err, stdout, stderr.String())
 	}
-	if leftover, err := exec.Command(binary, "--root", state, "delete", "--force", in.ID).CombinedOutput(); err != nil {
+	if leftover, err := exec.CommandContext(t.Context(), binary, "--root", state, "delete", "--force", in.ID).CombinedOutput(); err != nil {
 		t.Logf("runc delete: %v: %s", err, leftover)
 	}
 	removeTestCgroups(t)
@@ -217,7 +217,7 @@ func TestRuncExec(t *testing.T) {
 	}
 	writeFile(t, bundle, "config.json", string(doc))
 	defer removeTestCgroups(t)
-	init := exec.Command(binary, "--root", state, "run", "--bundle", bundle, in.ID)
+	init := exec.CommandContext(t.Context(), binary, "--root", state, "run", "--bundle", bundle, in.ID)
 	stdin, err := init.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -245,7 +245,7 @@ func TestRuncExec(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := writeFile(t, bundle, "process.json", string(doc))
-	got, err := exec.Command(binary, "--root", state, "exec", "--process", file, in.ID).CombinedOutput()
+	got, err := exec.CommandContext(t.Context(), binary, "--root", state, "exec", "--process", file, in.ID).CombinedOutput()
 	if want := "1000\n/work\nCapBnd:\t0000000000000000\n"; err != nil || string(got) != want {
 		t.Errorf("exec: %v, wrote %q, want %q", err, got, want)
 	}

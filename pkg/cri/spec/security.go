@@ -132,11 +132,15 @@ func loadSeccomp(p profile, s *specs.Spec) (*specs.LinuxSeccomp, error) {
 	return filter, nil
 }
 
-// readProfile reads a small regular file. It opens without blocking and looks
-// at what it got before reading: the path may name a FIFO or a device.
+// readProfile reads a small regular file. It looks before it opens, since to
+// open a device can do something, and again at what it got, without blocking
+// if that became a FIFO meanwhile.
 func readProfile(p profile) (doc []byte, err error) {
 	if err := validateHostPath(p.field, p.ref); err != nil {
 		return nil, err
+	}
+	if info, err := os.Stat(p.ref); err == nil && !info.Mode().IsRegular() {
+		return nil, invalid(p.field, "%s is no regular file", quote(p.ref))
 	}
 	f, err := os.OpenFile(p.ref, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
