@@ -1,54 +1,330 @@
 package monitor
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
 
 // Config says where the monitor lives.
 type Config struct {
-	// Dir is the monitor's directory: socket, lock, log and index.
+	// Dir is the monitor's directory: socket, lock, log and index. It is made
+	// with mode 0700.
 	Dir string
-	// Exe is the binary to start; "" means the running one.
+	// Exe is the binary to start as `Exe monitor --dir Dir`; "" means the
+	// running one.
 	Exe string
-	// OnEvent is called for each event, one after another. It may call the
-	// Supervisor. An event may come before Create has returned.
+	// OnEvent is called for each event, one after another, from a goroutine
+	// of its own. It may call the Supervisor. An event may come before the
+	// Create of its container has returned, and more than once.
 	OnEvent func(Event)
+	// Logger gets what happens between calls: a monitor that died, one that
+	// was started. nil means slog.Default().
+	Logger *slog.Logger
 }
+
+const (
+	firstPause = 20 * time.Millisecond
+	lastPause  = 5 * time.Second
+	// cancelTime is how long a canceled Create waits for its cleaning up.
+	cancelTime = 10 * time.Second
+)
 
 // Supervisor is the daemon's end: it keeps one monitor alive and talks to it.
-type Supervisor struct{}
+//
+//	CONNECTED --connection breaks--> LOST --connect, else spawn--> CONNECTED
+//	                                   '--cannot: pause, longer each time--'
+//
+// While LOST, new calls wait for their context, and those under way fail with
+// ErrMonitorLost. It also holds what must survive the death of the monitor: a
+// pidfd of each container, readers of its pipes, the master of its terminal.
+// All methods are safe for concurrent use.
+type Supervisor struct {
+	cfg    Config
+	events *eventQueue
+	holds  *holds
+	child  child // of the run goroutine
 
-// Start connects to the living monitor or starts one.
-func Start(ctx context.Context, cfg Config) (*Supervisor, error) { return nil, ErrClosed }
+	mu      sync.Mutex
+	link    *link
+	changed chan struct{} // closed and replaced whenever link changes
+	closed  bool
 
-// Create runs the OCI runtime's create.
+	cancel context.CancelFunc
+	wait   sync.WaitGroup
+}
+
+// Start connects to the living monitor or starts one, and returns when it
+// answers. The Supervisor then keeps it alive until Close.
+func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
+	if !filepath.IsAbs(cfg.Dir) {
+		return nil, fmt.Errorf("%w: monitor directory %q is not absolute", ErrInvalid, cfg.Dir)
+	}
+	if cfg.Exe == "" {
+		cfg.Exe = "/proc/self/exe"
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.OnEvent == nil {
+		cfg.OnEvent = func(Event) {}
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	s := &Supervisor{cfg: cfg, holds: newHolds(), changed: make(chan struct{})}
+	s.events = newEventQueue(context.WithoutCancel(ctx), s.deliver)
+	l, err := s.connect(ctx)
+	if err != nil {
+		s.events.stop()
+		s.holds.closeAll()
+		return nil, fmt.Errorf("start monitor: %w", err)
+	}
+	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.cancel = cancel
+	s.setLink(l)
+	s.wait.Go(func() { s.run(runCtx, l) })
+	return s, nil
+}
+
+// run keeps a connection until Close.
+func (s *Supervisor) run(ctx context.Context, l *link) {
+	for {
+		select {
+		case <-l.lost:
+		case <-ctx.Done():
+		}
+		s.setLink(nil)
+		l.close()
+		if ctx.Err() != nil {
+			return
+		}
+		s.cfg.Logger.Warn("monitor is lost; its containers go on", "pid", l.pid, "error", l.err)
+		if l = s.reconnect(ctx); l == nil {
+			return
+		}
+		s.cfg.Logger.Info("monitor is back", "pid", l.pid)
+		s.setLink(l)
+	}
+}
+
+// reconnect tries until it works; it returns nil only when ctx has ended.
+func (s *Supervisor) reconnect(ctx context.Context) *link {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		l, err := s.connect(ctx)
+		if err == nil {
+			return l
+		}
+		if ctx.Err() == nil {
+			s.cfg.Logger.Error("monitor is not back", "error", err, "retryIn", pause)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (s *Supervisor) setLink(l *link) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.link = l
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// current returns the connection, and waits for one while there is none.
+func (s *Supervisor) current(ctx context.Context) (*link, error) {
+	for {
+		s.mu.Lock()
+		l, changed, closed := s.link, s.changed, s.closed
+		s.mu.Unlock()
+		if closed {
+			return nil, ErrClosed
+		}
+		if l != nil {
+			return l, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", ErrMonitorLost, ctx.Err())
+		}
+	}
+}
+
+// deliver passes an event on, with an exit status that only we may know.
+func (s *Supervisor) deliver(ctx context.Context, e Event) {
+	if e.Exit != nil && e.Exit.Lost {
+		if status, ok := s.holds.exitStatus(e.ID); ok {
+			exit := *e.Exit
+			exit.setStatus(status)
+			e.Exit = &exit
+			// Only the monitor's record gains; the daemon knows already.
+			if l, err := s.current(ctx); err == nil {
+				_, _ = call[struct{}](ctx, l, opAmend, idBody{ID: e.ID, Status: uint32(status)})
+			}
+		}
+	}
+	if e.Exit != nil {
+		s.holds.release(e.ID)
+	}
+	s.cfg.OnEvent(e)
+}
+
+// Create runs the OCI runtime's create and takes the container over. When ctx
+// ends first, the runtime is killed and what it left in the monitor removed.
 func (s *Supervisor) Create(ctx context.Context, req CreateRequest) (CreateResult, error) {
-	return CreateResult{}, ErrClosed
+	l, err := s.current(ctx)
+	if err != nil {
+		return CreateResult{}, err
+	}
+	answer, err := l.callCancel(ctx, opCreate, req)
+	if err != nil {
+		return CreateResult{}, err
+	}
+	result, err := decode[CreateResult](answer.Body)
+	if err != nil {
+		closeFDs(answer.fds)
+		return CreateResult{}, err
+	}
+	s.holds.hold(ContainerState{
+		ID: req.ID, Dir: req.Dir, Process: result.Process, TTY: req.TTY, StdinOpen: req.Stdin && !req.TTY,
+	}, answer.fds)
+	return result, nil
 }
 
-// ReopenLog opens the log file anew.
-func (s *Supervisor) ReopenLog(ctx context.Context, id string) error { return ErrClosed }
+// ReopenLog makes the monitor write to a new file at the container's log path,
+// for rotation: when it returns, nothing more goes to the old one. Not a line
+// is lost.
+func (s *Supervisor) ReopenLog(ctx context.Context, id string) error {
+	return s.do(ctx, opReopen, idBody{ID: id})
+}
 
-// Resize sets the size of a container's terminal.
+// Resize sets the size of a container's terminal in characters.
 func (s *Supervisor) Resize(ctx context.Context, id string, width, height uint16) error {
-	return ErrClosed
+	return s.do(ctx, opResize, idBody{ID: id, Width: width, Height: height})
 }
 
-// CloseStdin closes a container's stdin.
-func (s *Supervisor) CloseStdin(ctx context.Context, id string) error { return ErrClosed }
+// CloseStdin makes a container read the end of its stdin. It is idempotent.
+func (s *Supervisor) CloseStdin(ctx context.Context, id string) error {
+	return s.do(ctx, opCloseStdin, idBody{ID: id})
+}
 
-// Forget drops what the monitor knows of an exited container.
-func (s *Supervisor) Forget(ctx context.Context, id string) error { return ErrClosed }
+// Forget drops what the monitor knows of an exited container, whose exit is
+// not reported again; exit.json stays. An unknown id is a success. ErrState
+// means that the container runs.
+func (s *Supervisor) Forget(ctx context.Context, id string) error {
+	if err := s.do(ctx, opForget, idBody{ID: id}); err != nil {
+		return err
+	}
+	s.holds.release(id)
+	return nil
+}
 
-// List tells of all containers.
-func (s *Supervisor) List(ctx context.Context) ([]ContainerState, error) { return nil, ErrClosed }
+func (s *Supervisor) do(ctx context.Context, op string, body idBody) error {
+	l, err := s.current(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = call[struct{}](ctx, l, op, body)
+	return err
+}
 
-// PID is the monitor's process id.
-func (s *Supervisor) PID() int { return 0 }
+// List tells of all containers that were created and not forgotten.
+func (s *Supervisor) List(ctx context.Context) ([]ContainerState, error) {
+	l, err := s.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := call[listBody](ctx, l, opList, struct{}{})
+	return list.Containers, err
+}
 
-// Close lets go of the monitor, which goes on living.
-func (s *Supervisor) Close() error { return nil }
+// PID is the monitor's process id, 0 while there is none.
+func (s *Supervisor) PID() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.link == nil {
+		return 0
+	}
+	return s.link.pid
+}
 
-// Shutdown ends the monitor if it has no container.
-func (s *Supervisor) Shutdown(ctx context.Context) error { return ErrClosed }
+// Upgrade makes the monitor execute Config.Exe in its own place. Containers
+// notice nothing. It returns when the new monitor answers.
+func (s *Supervisor) Upgrade(ctx context.Context) error {
+	l, err := s.current(ctx)
+	if err != nil {
+		return err
+	}
+	exe, err := s.upgradeExe()
+	if err != nil {
+		return err
+	}
+	_, err = call[struct{}](ctx, l, opUpgrade, upgradeBody{Exe: exe})
+	if !errors.Is(err, ErrMonitorLost) {
+		return err // it lives, and so has not been upgraded
+	}
+	s.mu.Lock()
+	if s.link == l {
+		changed := s.changed
+		s.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	} else {
+		s.mu.Unlock()
+	}
+	_, err = s.current(ctx)
+	return err
+}
 
-// Upgrade makes the monitor execute a new binary in place.
-func (s *Supervisor) Upgrade(ctx context.Context) error { return ErrClosed }
+// Close lets go of the monitor, which goes on living. It waits until OnEvent
+// is not being called any more.
+func (s *Supervisor) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel()
+	s.wait.Wait()
+	s.events.stop()
+	s.holds.closeAll()
+	return nil
+}
+
+// Shutdown ends the monitor if it has no container, else it returns ErrState,
+// and closes the Supervisor.
+func (s *Supervisor) Shutdown(ctx context.Context) error {
+	l, err := s.current(ctx)
+	if err != nil {
+		return errors.Join(err, s.Close())
+	}
+	s.mu.Lock()
+	s.closed = true // nobody must start another
+	s.mu.Unlock()
+	_, err = call[struct{}](ctx, l, opShutdown, struct{}{})
+	if errors.Is(err, ErrMonitorLost) {
+		err = nil // it was faster than its answer
+	}
+	s.cancel()
+	s.wait.Wait()
+	s.events.stop()
+	s.holds.closeAll()
+	if err == nil {
+		s.child.reap()
+	}
+	return err
+}
