@@ -6,6 +6,26 @@ import (
 	"time"
 )
 
+// BenchmarkAttach measures a burst of pods that stay: no namespace is being torn
+// down meanwhile, which makes the kernel hold rtnl for long.
+func BenchmarkAttach(b *testing.B) {
+	for _, inProcess := range []bool{true, false} {
+		b.Run(fmt.Sprintf("inprocess=%v", inProcess), func(b *testing.B) {
+			f := newFixture(b, func(c *Config) { c.InProcess = inProcess })
+			var add time.Duration
+			for i := range b.N {
+				netns := newNetNS(b)
+				t0 := time.Now()
+				if _, err := f.Attach(b.Context(), Attachment{ID: fmt.Sprintf("bench-%d", i), NetNS: netns}); err != nil {
+					b.Fatal(err)
+				}
+				add += time.Since(t0)
+			}
+			b.ReportMetric(float64(add.Microseconds())/float64(b.N), "µs/attach")
+		})
+	}
+}
+
 // BenchmarkAttachDetach measures one pod after another, alone and beside
 // others, in process and with the real plugins.
 func BenchmarkAttachDetach(b *testing.B) {

@@ -218,6 +218,17 @@ func TestDefaultNetworkWithoutIPv6(t *testing.T) {
 	}
 }
 
+func TestSysctlThatTheKernelLacks(t *testing.T) {
+	for _, set := range []func(key, value string) error{setSysctl, ensureSysctl} {
+		if err := set("ipv7/conf/lo/disable_ipv7", "0"); err != nil {
+			t.Error(err)
+		}
+		if err := set("ipv4/conf/lo/no_such_key", "0"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func FuzzParseConf(f *testing.F) {
 	f.Add([]byte(minimal))
 	f.Add([]byte(`{"cniVersion":"0.3.1","name":"single","type":"fake"}`))

@@ -23,6 +23,13 @@ type hostLocal struct {
 	store *disk.Store
 }
 
+// newPodStore spares the allocator reading every reservation of the network to
+// find that a pod has none yet: Attach has undone what its id had before.
+type newPodStore struct{ *disk.Store }
+
+// GetByID implements backend.Store.
+func (newPodStore) GetByID(string, string) []net.IP { return nil }
+
 // openHostLocal locks nothing yet. The caller must close it.
 func openHostLocal(stdin []byte) (*hostLocal, error) {
 	conf, _, err := allocator.LoadIPAMConfig(stdin, "")
@@ -42,7 +49,7 @@ func (h *hostLocal) close() error { return h.store.Close() }
 func (h *hostLocal) reserve(id, ifname string) (*current.Result, error) {
 	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: h.conf.Routes}
 	for i := range h.conf.Ranges {
-		ip, err := allocator.NewIPAllocator(&h.conf.Ranges[i], h.store, i).Get(id, ifname, nil)
+		ip, err := allocator.NewIPAllocator(&h.conf.Ranges[i], newPodStore{h.store}, i).Get(id, ifname, nil)
 		if err != nil {
 			if i > 0 {
 				err = errors.Join(err, h.release(id, ifname))

@@ -4,11 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -274,8 +270,8 @@ func setPodSysctls(name string, r *current.Result) error {
 	for _, p := range r.IPs {
 		if p.Address.IP.To4() == nil {
 			return errors.Join(err,
-				setSysctl("ipv6/conf/lo/disable_ipv6", "0"),
-				setSysctl("ipv6/conf/"+name+"/disable_ipv6", "0"),
+				ensureSysctl("ipv6/conf/lo/disable_ipv6", "0"),
+				ensureSysctl("ipv6/conf/"+name+"/disable_ipv6", "0"),
 				setSysctl("ipv6/conf/"+name+"/keep_addr_on_down", "1"))
 		}
 	}
@@ -337,55 +333,4 @@ func (c *call) deleteLinks(prev *current.Result) ([]*net.IPNet, error) {
 		}
 	}
 	return nil, nil
-}
-
-// enableForwarding lets the host route packets of addr's family.
-func enableForwarding(addr net.IP) error {
-	if addr.To4() != nil {
-		return setSysctl("ipv4/ip_forward", "1")
-	}
-	const key = "ipv6/conf/all/forwarding"
-	if now, err := readSysctl(key); err != nil || now == "1" {
-		return err
-	}
-	// A host that forwards ignores router advertisements unless told
-	// otherwise, and would lose its own default route minutes later.
-	confs, err := filepath.Glob("/proc/sys/net/ipv6/conf/*/accept_ra")
-	if err != nil {
-		return err
-	}
-	for _, path := range confs {
-		key := strings.TrimPrefix(path, "/proc/sys/net/")
-		if now, err := readSysctl(key); err == nil && now == "1" {
-			if err := setSysctl(key, "2"); err != nil {
-				return err
-			}
-		}
-	}
-	return setSysctl(key, "1")
-}
-
-func readSysctl(key string) (string, error) {
-	b, err := os.ReadFile("/proc/sys/net/" + key)
-	if err != nil {
-		return "", fmt.Errorf("read sysctl: %w", err)
-	}
-	return strings.TrimSpace(string(b)), nil
-}
-
-// setSysctl sets a key below net in the namespace of this thread. A key that
-// the kernel does not have, for example without IPv6, needs no value.
-func setSysctl(key, value string) error {
-	path := "/proc/sys/net/" + key
-	now, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil && strings.TrimSpace(string(now)) == value {
-		return nil
-	}
-	if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
-		return fmt.Errorf("set sysctl: %w", err)
-	}
-	return nil
 }
