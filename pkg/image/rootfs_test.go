@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -234,5 +235,36 @@ func TestRootfsErrors(t *testing.T) {
 	}
 	if err := s.RemoveRootfs(t.Context(), "c"); err != nil || len(s.ListRootfs()) != 0 {
 		t.Errorf("a broken rootfs cannot be removed: %v", err)
+	}
+}
+
+func TestPrepareConcurrently(t *testing.T) {
+	f := newFakeRegistry(t)
+	img := f.push("app", ocispec.Image{}, rootfsLayers(), "latest")
+	root := t.TempDir()
+	s := open(t, root)
+	pull(t, s, f.host()+"/app")
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			if err := s.PrepareRootfs(t.Context(), fmt.Sprint("c", i%4), img.id); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := s.Remove(t.Context(), img.id); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 8 {
+		wg.Go(func() {
+			if err := s.RemoveRootfs(t.Context(), fmt.Sprint("c", i%4)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := s.ListRootfs(); len(got) != 0 || layerCount(t, root) != 0 {
+		t.Errorf("left: %v and %d layers", got, layerCount(t, root))
 	}
 }
