@@ -25,7 +25,7 @@ const drainTimeout = 30 * time.Second
 // builds the layers from the bottom up, recovers what an earlier daemon left,
 // and only then answers. On the way down it stops in the opposite order.
 func serve(ctx context.Context, o serveOptions) (err error) {
-	unix.Umask(0o077)
+	unix.Umask(0o022) // modes are what they say, whatever shell this was started from
 	log := klog.FromContext(ctx)
 	log.Info("Starting", "version", o.version, "root", o.cfg.Root, "state", o.cfg.State)
 

@@ -45,7 +45,8 @@ func (s *Server) readySandbox(id string) (*sandbox.Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, stopping := s.stopping.Load(sb.ID()); stopping || sb.Status().State != sandbox.Ready {
+	st := sb.Status()
+	if _, stopping := s.stopping.Load(sb.ID()); stopping || s.sandboxState(&st) != runtimeapi.PodSandboxState_SANDBOX_READY {
 		return nil, fmt.Errorf("sandbox %s is not ready: %w", sb.ID(), errdefs.ErrFailedPrecondition)
 	}
 	return sb, nil

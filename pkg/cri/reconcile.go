@@ -3,9 +3,8 @@ package cri
 import (
 	"context"
 
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
-
-	"github.com/cri-node/cri-node/pkg/sandbox"
 )
 
 // Reconcile removes, after every layer has recovered by itself, what only two
@@ -44,7 +43,7 @@ func (s *Server) Reconcile(ctx context.Context) {
 // that the daemon's death cut short, or a pod whose namespaces are gone.
 func (s *Server) stopUnready(ctx context.Context) {
 	for _, sb := range s.sandboxes().List() {
-		if sb.Status().State == sandbox.Ready {
+		if st := sb.Status(); s.sandboxState(&st) == runtimeapi.PodSandboxState_SANDBOX_READY {
 			continue
 		}
 		if err := s.stopSandbox(ctx, sb.ID()); err != nil {

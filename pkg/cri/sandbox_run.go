@@ -44,7 +44,7 @@ func sandboxKey(m *runtimeapi.PodSandboxMetadata) sandbox.Key {
 func (s *Server) runSandbox(ctx context.Context, at *stages, r *runtimeapi.RunPodSandboxRequest, handler *oci.Runtime) (string, error) {
 	// 1. A repeated request gets what the first one made.
 	if sb, ok := s.sandboxes().Lookup(sandboxKey(r.GetConfig().GetMetadata())); ok {
-		if st := sb.Status(); st.State == sandbox.Ready {
+		if st := sb.Status(); s.sandboxState(&st) == runtimeapi.PodSandboxState_SANDBOX_READY {
 			return st.ID, nil
 		}
 		return "", fmt.Errorf("sandbox %s has the same metadata and is not ready any more: remove it, or use the next attempt: %w", sb.ID(), errdefs.ErrAlreadyExists)

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-node/cri-node/pkg/runtime"
 	"github.com/cri-node/cri-node/pkg/sandbox"
 )
 
@@ -56,11 +57,18 @@ func isPrefix(prefix, id string) bool {
 	return prefix != "" && len(prefix) <= len(id) && id[:len(prefix)] == prefix
 }
 
-func sandboxState(state sandbox.State) runtimeapi.PodSandboxState {
-	if state == sandbox.Ready {
-		return runtimeapi.PodSandboxState_SANDBOX_READY
+// sandboxState follows from the facts: a pod whose shared pid namespace has
+// lost its init can run nothing any more, whatever else it still has.
+func (s *Server) sandboxState(st *sandbox.Status) runtimeapi.PodSandboxState {
+	if st.State != sandbox.Ready || st.Params.SharedPID && !s.hasInit(st.ID) {
+		return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
 	}
-	return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+	return runtimeapi.PodSandboxState_SANDBOX_READY
+}
+
+func (s *Server) hasInit(sandboxID string) bool {
+	c, err := s.config.Containers.Get(sandboxID)
+	return err == nil && c.Status().State == runtime.Running
 }
 
 func (s *Server) sandboxStatus(st *sandbox.Status) *runtimeapi.PodSandboxStatus {
@@ -68,7 +76,7 @@ func (s *Server) sandboxStatus(st *sandbox.Status) *runtimeapi.PodSandboxStatus 
 	return &runtimeapi.PodSandboxStatus{
 		Id:        st.ID,
 		Metadata:  sandboxMetadata(st),
-		State:     sandboxState(st.State),
+		State:     s.sandboxState(st),
 		CreatedAt: st.CreatedAt.UnixNano(),
 		Network:   networkStatus(st.IPs),
 		Linux: &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{
@@ -140,7 +148,7 @@ func (s *Server) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxR
 	var items []*runtimeapi.PodSandbox
 	for _, sb := range s.sandboxes().List() {
 		st := sb.Status()
-		state := sandboxState(st.State)
+		state := s.sandboxState(&st)
 		if f.GetId() != "" && !isPrefix(f.GetId(), st.ID) ||
 			f.GetState() != nil && f.GetState().GetState() != state ||
 			!selects(f.GetLabelSelector(), st.Params.Labels) {
