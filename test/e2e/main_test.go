@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"k8s.io/klog/v2"
 
 	"github.com/cri-node/cri-node/test/e2e/image"
 	"github.com/cri-node/cri-node/test/e2e/invariant"
@@ -44,6 +46,9 @@ func run(m *testing.M) (code int) {
 		}
 		return 0
 	}
+	// The client logs each refusal, and many are asked for.
+	klog.LogToStderr(false)
+	klog.SetOutput(io.Discard)
 	ctx := context.Background()
 	if err := shared.make(ctx); err != nil {
 		fmt.Println("prepare:", err)

@@ -25,6 +25,8 @@ type Config struct {
 	// each network.
 	LeaseDir string
 	Subnets  []netip.Prefix
+	// Network is the name of the node's CNI network, which rules mention.
+	Network string
 	// CgroupParents are all cgroups below which the node puts containers.
 	CgroupParents []string
 	// Daemon is the process id of the daemon, 0 when it is down.
@@ -261,5 +263,5 @@ func paths(c Config) ([]Fact, error) {
 
 // digestNamed says whether the entries of a directory are named by digests.
 func digestNamed(rel string) bool {
-	return slices.Contains([]string{"blobs", "layers", "ingest", "staging", "partial"}, filepath.Base(rel))
+	return slices.Contains([]string{"blobs", "layers", "images", "ingest", "staging", "partial"}, filepath.Base(rel))
 }

@@ -12,8 +12,8 @@ import (
 
 var addressPattern = regexp.MustCompile(`[0-9a-fA-F]*[.:][0-9a-fA-F.:]+(/[0-9]+)?`)
 
-// rules finds packet filter rules that name an id, or a single address of the
-// node's subnets. Empty chains that plugins keep for all pods are no rules.
+// rules finds packet filter rules that name an object of the node's network, or a
+// single address of its subnets. Empty chains that plugins keep for all pods are no rules.
 func rules(c Config) ([]Fact, error) {
 	var found []Fact
 	for _, command := range [][]string{
@@ -34,7 +34,8 @@ func rules(c Config) ([]Fact, error) {
 		}
 		for line := range strings.Lines(string(out)) {
 			f := fact(Rule, command[0]+": "+strings.TrimSpace(line))
-			if len(f.IDs) > 0 || slices.ContainsFunc(c.Subnets, func(s netip.Prefix) bool { return names(line, s) }) {
+			named := c.Network != "" && strings.Contains(line, c.Network) && len(f.IDs) > 0
+			if named || slices.ContainsFunc(c.Subnets, func(s netip.Prefix) bool { return names(line, s) }) {
 				found = append(found, f)
 			}
 		}

@@ -43,8 +43,10 @@ func (n *Node) layout(dir string, o Options) {
 	n.bootID = filepath.Join(dir, "boot_id")
 	n.Bridge = fmt.Sprintf("e2e%d", o.Number)
 	n.CgroupParent = fmt.Sprintf("/e2e-%d-%s", o.Number, filepath.Base(dir))
+	n.network = "net-" + filepath.Base(dir)
 	n.Subnets = []netip.Prefix{
-		netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/22", 151+o.Number)),
+		// What another run left behind must not look like ours.
+		netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/22", 151+o.Number, os.Getpid()%64*4)),
 		netip.MustParsePrefix(fmt.Sprintf("fd00:e2e:%d::/64", o.Number+1)),
 	}
 }
@@ -151,10 +153,8 @@ func (n *Node) confList() map[string]any {
 	if n.options.GateNetwork {
 		plugins = append(plugins, map[string]any{"type": "e2e-gate"})
 	}
-	return map[string]any{"cniVersion": "1.0.0", "name": n.networkName(), "plugins": plugins}
+	return map[string]any{"cniVersion": "1.0.0", "name": n.network, "plugins": plugins}
 }
-
-func (n *Node) networkName() string { return "net-" + n.Bridge }
 
 func copyFile(from, to string) error {
 	data, err := os.ReadFile(from)

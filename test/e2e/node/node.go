@@ -36,6 +36,7 @@ type Node struct {
 
 	options                           Options
 	socket, leaseDir, holdDir, bootID string
+	network                           string // name of the CNI network
 	conn                              *grpc.ClientConn
 	daemon                            *exec.Cmd
 	exited                            chan struct{} // closed when daemon has ended
@@ -80,9 +81,7 @@ func (n *Node) Launch() error {
 		return err
 	}
 	defer log.Close()
-	n.daemon = exec.Command(n.options.Binaries.Node, "serve",
-		"--root", n.Root, "--state", n.State, "--listen", n.Endpoint(),
-		"--config", filepath.Join(n.Dir, "config.toml"), "--log-level", "4")
+	n.daemon = exec.Command(n.options.Binaries.Node, n.arguments()...)
 	n.daemon.Stdout, n.daemon.Stderr = log, log
 	n.daemon.Env = append(os.Environ(), "CRI_NODE_BOOT_ID_PATH="+n.bootID)
 	// Its own session: a signal to the tests must not become one to the node.
@@ -96,6 +95,11 @@ func (n *Node) Launch() error {
 		close(exited)
 	}(n.daemon, n.exited)
 	return nil
+}
+
+func (n *Node) arguments() []string {
+	return []string{"serve", "--root", n.Root, "--state", n.State, "--listen", n.Endpoint(),
+		"--config", filepath.Join(n.Dir, "config.toml"), "--log-level", "4"}
 }
 
 // Connect waits until the daemon answers Version and makes fresh clients.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,7 +24,7 @@ func (n *Node) InvariantConfig() invariant.Config {
 		pid = p.PID
 	}
 	return invariant.Config{
-		Root: n.Root, State: n.State, Bridge: n.Bridge, LeaseDir: n.leaseDir, Subnets: n.Subnets,
+		Root: n.Root, State: n.State, Bridge: n.Bridge, LeaseDir: n.leaseDir, Subnets: n.Subnets, Network: n.network,
 		CgroupParents: []string{n.CgroupParent}, Daemon: pid,
 	}
 }
@@ -141,48 +140,64 @@ func (n *Node) dropCgroups() error {
 	return errors.Join(errs...)
 }
 
-// dropRules deletes the address translation rules a broken daemon left, in the
-// iptables form. The rules of a chain are numbered in the order -S lists them.
+// dropRules deletes the packet filter rules a broken daemon left. They name the
+// network, whose name no other node has.
 func (n *Node) dropRules(ctx context.Context) error {
+	var errs []error
 	for _, tool := range []string{"iptables", "ip6tables"} {
-		out, err := exec.CommandContext(ctx, tool, "-t", "nat", "-S").Output()
-		if err != nil {
-			continue // a machine without it has none of its rules
+		errs = append(errs, n.dropIptables(ctx, tool))
+	}
+	return errors.Join(append(errs, n.dropNftables(ctx))...)
+}
+
+// dropIptables deletes by number; -S lists the rules of a chain in their order.
+func (n *Node) dropIptables(ctx context.Context, tool string) error {
+	out, err := exec.CommandContext(ctx, tool, "-t", "nat", "-S").Output()
+	if err != nil {
+		return nil // a machine without it has none of its rules
+	}
+	number := map[string]int{}
+	var ours [][]string
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || fields[0] != "-A" {
+			continue
 		}
-		lines := strings.Split(string(out), "\n")
-		number := map[string]int{}
-		type rule struct {
-			chain string
-			n     int
+		number[fields[1]]++
+		if strings.Contains(line, n.network) {
+			ours = append(ours, []string{"-t", "nat", "-D", fields[1], fmt.Sprint(number[fields[1]])})
 		}
-		var ours []rule
-		for _, line := range lines {
-			fields := strings.Fields(line)
-			if len(fields) < 2 || fields[0] != "-A" {
-				continue
-			}
-			number[fields[1]]++
-			if n.namedIn(line) {
-				ours = append(ours, rule{fields[1], number[fields[1]]})
-			}
-		}
-		slices.Reverse(ours) // a deletion renumbers what follows
-		for _, r := range ours {
-			if err := exec.CommandContext(ctx, tool, "-t", "nat", "-D", r.chain, fmt.Sprint(r.n)).Run(); err != nil {
-				return fmt.Errorf("delete rule %d of %s: %w", r.n, r.chain, err)
-			}
+	}
+	slices.Reverse(ours) // a deletion renumbers what follows
+	for _, r := range ours {
+		if err := exec.CommandContext(ctx, tool, r...).Run(); err != nil {
+			return fmt.Errorf("delete rule %q: %w", r, err)
 		}
 	}
 	return nil
 }
 
-// namedIn reports whether a rule names the node's network or an address of it.
-func (n *Node) namedIn(rule string) bool {
-	if strings.Contains(rule, n.networkName()) {
-		return true
+// dropNftables deletes by handle.
+func (n *Node) dropNftables(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, "nft", "-a", "list", "ruleset").Output()
+	if err != nil {
+		return nil // a machine without it has none of its rules
 	}
-	return slices.ContainsFunc(n.Subnets, func(p netip.Prefix) bool {
-		prefix := strings.TrimSuffix(p.Masked().Addr().String(), "0")
-		return strings.Contains(rule, " "+prefix)
-	})
+	var table, chain []string
+	var errs []error
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) > 2 && fields[0] == "table":
+			table = fields[1:3]
+		case len(fields) > 1 && fields[0] == "chain":
+			chain = fields[1:2]
+		case strings.Contains(line, n.network) && len(fields) > 2 && fields[len(fields)-2] == "handle":
+			args := slices.Concat([]string{"delete", "rule"}, table, chain, fields[len(fields)-2:])
+			if err := exec.CommandContext(ctx, "nft", args...).Run(); err != nil {
+				errs = append(errs, fmt.Errorf("delete rule %q: %w", args, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -145,6 +146,38 @@ func (r *Registry) handle(w http.ResponseWriter, q *http.Request) {
 	}
 	if q.Method == http.MethodGet && strings.Contains(q.URL.Path, "/blobs/") {
 		w = r.faulty(w)
+		q = r.boundRange(q)
 	}
 	r.store.ServeHTTP(w, q)
 }
+
+// boundRange gives a range without an end, "bytes=5-", the end the store wants.
+func (r *Registry) boundRange(q *http.Request) *http.Request {
+	value, open := strings.CutSuffix(q.Header.Get("Range"), "-")
+	if !open {
+		return q
+	}
+	head := q.Clone(q.Context())
+	head.Method = http.MethodHead
+	var size headerOnly
+	r.store.ServeHTTP(&size, head)
+	length, err := strconv.ParseInt(size.Header().Get("Content-Length"), 10, 64)
+	if err != nil {
+		return q
+	}
+	bound := q.Clone(q.Context())
+	bound.Header.Set("Range", fmt.Sprintf("%s-%d", value, length-1))
+	return bound
+}
+
+// headerOnly keeps the header of an answer.
+type headerOnly struct{ header http.Header }
+
+func (h *headerOnly) Header() http.Header {
+	if h.header == nil {
+		h.header = http.Header{}
+	}
+	return h.header
+}
+func (h *headerOnly) Write(p []byte) (int, error) { return len(p), nil }
+func (h *headerOnly) WriteHeader(int)             {}

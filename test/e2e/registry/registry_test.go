@@ -135,7 +135,11 @@ func TestResetAndRange(t *testing.T) {
 	if err != nil || resp.StatusCode != http.StatusPartialContent || int64(len(body)) != size-1000 {
 		t.Fatalf("range gave %v, %d bytes: %v", resp, len(body), err)
 	}
-	if all, ranged := r.BlobRequests(); all < 2 || ranged != 1 {
+	_, body, err = get(t, url, "Range", "bytes=1000-")
+	if err != nil || int64(len(body)) != size-1000 {
+		t.Fatalf("open range gave %d bytes: %v", len(body), err)
+	}
+	if all, ranged := r.BlobRequests(); all < 3 || ranged != 2 {
 		t.Fatalf("recorded %d blob requests, %d with a range", all, ranged)
 	}
 }

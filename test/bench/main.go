@@ -1,0 +1,200 @@
+// Command bench measures a container runtime through its CRI endpoint, any
+// runtime's: pods are taken up and down one after another and several at a time,
+// in the shape kubelet sends them, and each call is timed from the client's side.
+//
+//	go run ./test/bench --endpoint unix:///run/cri-node/cri.sock --match cri-node
+//
+// It prints a table for a document, and with --json writes all numbers. Without
+// --image it serves one of its own, a static busybox, from a registry on
+// loopback. The memory of the runtime is the proportional set size of the
+// processes that --pids, --cgroup or --match name; the containers' own processes
+// must not be among them. What it makes it removes, also after an error or ^C.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	criclient "k8s.io/cri-client/pkg"
+
+	"github.com/cri-node/cri-node/test/e2e/image"
+	"github.com/cri-node/cri-node/test/e2e/registry"
+	"github.com/cri-node/cri-node/test/e2e/usage"
+)
+
+// options are the command line.
+type options struct {
+	endpoint, image, handler, cgroupParent string
+	pods, parallel, execs, lists           int
+	jsonFile                               string
+	processes                              processSet
+}
+
+// processSet says which processes are the runtime's.
+type processSet struct {
+	pids   []int
+	cgroup string
+	match  []string
+}
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func parse() (options, error) {
+	var o options
+	var pids, match string
+	flag.StringVar(&o.endpoint, "endpoint", "unix:///run/cri-node/cri.sock", "CRI endpoint")
+	flag.StringVar(&o.image, "image", "", "image with sleep and true; empty: a busybox served on loopback")
+	flag.StringVar(&o.handler, "handler", "", "runtime handler; empty: the runtime's default")
+	flag.StringVar(&o.cgroupParent, "cgroup-parent", "", "cgroup parent of the pods; empty: the runtime's default")
+	flag.IntVar(&o.pods, "pods", 30, "pods of each round")
+	flag.IntVar(&o.parallel, "parallel", 8, "pods at a time in the second round; 0 leaves it out")
+	flag.IntVar(&o.execs, "execs", 100, "ExecSync calls")
+	flag.IntVar(&o.lists, "lists", 200, "calls of each list and status")
+	flag.StringVar(&o.jsonFile, "json", "", "file for all numbers")
+	flag.StringVar(&pids, "pids", "", "the runtime's processes, as 12,34")
+	flag.StringVar(&o.processes.cgroup, "cgroup", "", "the runtime's processes, as a cgroup")
+	flag.StringVar(&match, "match", "", "the runtime's processes, as words of which their command lines hold one: containerd,containerd-shim")
+	flag.Parse()
+	if match != "" {
+		o.processes.match = strings.Split(match, ",")
+	}
+	for field := range strings.FieldsFuncSeq(pids, func(r rune) bool { return r == ',' }) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			return o, fmt.Errorf("parse --pids: %w", err)
+		}
+		o.processes.pids = append(o.processes.pids, pid)
+	}
+	if o.pods < 1 {
+		return o, errors.New("--pods must be at least 1")
+	}
+	return o, nil
+}
+
+func run() (err error) {
+	o, err := parse()
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	runtime, err := criclient.NewRemoteRuntimeServiceBuilder().WithEndpoint(o.endpoint).WithConnectionTimeout(2 * time.Minute).Build(ctx)
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", o.endpoint, err)
+	}
+	defer func() { err = errors.Join(err, runtime.Close(context.WithoutCancel(ctx))) }()
+	images, err := criclient.NewRemoteImageServiceBuilder().WithEndpoint(o.endpoint).WithConnectionTimeout(2 * time.Minute).Build(ctx)
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", o.endpoint, err)
+	}
+	defer func() { err = errors.Join(err, images.Close(context.WithoutCancel(ctx))) }()
+	if o.image == "" {
+		r, err := serveBusybox(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = r.Close() }()
+		o.image = r.Ref("bench/busybox:latest")
+	}
+	id, err := images.PullImage(ctx, &runtimeapi.ImageSpec{Image: o.image}, nil, nil)
+	if err != nil {
+		return fmt.Errorf("pull %s: %w", o.image, err)
+	}
+	logs, err := os.MkdirTemp("", "cri-bench")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(logs)) }()
+
+	b := &bench{options: o, runtime: runtime, imageID: id, logs: logs}
+	report, err := b.measure(ctx)
+	if err != nil {
+		return err
+	}
+	report.print(os.Stdout)
+	if o.jsonFile == "" {
+		return nil
+	}
+	data, err := json.MarshalIndent(report, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(o.jsonFile, append(data, '\n'), 0o644)
+}
+
+// serveBusybox starts a registry with one image.
+func serveBusybox(ctx context.Context) (*registry.Registry, error) {
+	files, err := image.Busybox()
+	if err != nil {
+		return nil, err
+	}
+	img, err := image.Build(image.Spec{Layers: [][]image.File{files}})
+	if err != nil {
+		return nil, err
+	}
+	r, err := registry.Start()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.Push(ctx, "bench/busybox:latest", img); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// find lists the runtime's processes.
+func (s processSet) find() ([]usage.Process, error) {
+	seen := map[int]bool{}
+	var all []usage.Process
+	add := func(found []usage.Process) {
+		for _, p := range found {
+			if !seen[p.PID] && p.PID != os.Getpid() {
+				seen[p.PID] = true
+				all = append(all, p)
+			}
+		}
+	}
+	for _, pid := range s.pids {
+		p, ok, err := usage.Get(pid)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			add([]usage.Process{p})
+		}
+	}
+	if s.cgroup != "" {
+		found, err := usage.InCgroup(s.cgroup)
+		if err != nil {
+			return nil, err
+		}
+		add(found)
+	}
+	for _, word := range s.match {
+		found, err := usage.Match(word)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range found {
+			// Not those that merely have the word in an argument.
+			if strings.Contains(p.Exe, word) {
+				add([]usage.Process{p})
+			}
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+)
+
+// report is all that was measured. The maps are keyed by the name of the call;
+// "up" and "down" are whole pods.
+type report struct {
+	Runtime          string             `json:"runtime"`
+	Handler          string             `json:"handler"`
+	Date             string             `json:"date"`
+	Pods             int                `json:"pods"`
+	Parallel         int                `json:"parallel"`
+	Sequential       map[string]summary `json:"sequential"`
+	Concurrent       map[string]summary `json:"concurrent,omitempty"`
+	UpSeconds        float64            `json:"up_seconds,omitempty"`
+	DownSeconds      float64            `json:"down_seconds,omitempty"`
+	AtRest           cost               `json:"at_rest"`
+	WithPods         cost               `json:"with_pods"`
+	WithPodsParallel cost               `json:"with_pods_parallel"`
+}
+
+// print writes the report as Markdown.
+func (r *report) print(w io.Writer) {
+	handler := r.Handler
+	if handler == "" {
+		handler = "the default handler"
+	}
+	fmt.Fprintf(w, "%s with %s, %d pods, %s. Milliseconds.\n\n", r.Runtime, handler, r.Pods, r.Date)
+	fmt.Fprintf(w, "| call | median, one at a time | p99 | median, %d at a time | p99 |\n|---|---|---|---|---|\n", r.Parallel)
+	names := slices.Concat(upCalls, []string{"up"}, downCalls, []string{"down",
+		"ExecSync true", "ListPodSandbox", "ListContainers", "PodSandboxStatus", "ContainerStatus", "ListContainerStats"})
+	for _, name := range names {
+		label := name
+		switch name {
+		case "up":
+			label = "**the three together**"
+		case "down":
+			label = "**the four together**"
+		case "StopContainer":
+			label = "StopContainer(0)"
+		}
+		fmt.Fprintf(w, "| %s | %s | %s |\n", label, cells(r.Sequential, name), cells(r.Concurrent, name))
+	}
+	if r.UpSeconds > 0 {
+		fmt.Fprintf(w, "\n%d pods, %d at a time: up in %.2f s, down in %.2f s.\n", r.Pods, r.Parallel, r.UpSeconds, r.DownSeconds)
+	}
+	if r.AtRest.Processes == 0 {
+		return
+	}
+	pods := float64(r.Pods)
+	fmt.Fprintf(w, "\nProcesses of the runtime: %d at rest with %.1f MB PSS, %d with the pods up with %.1f MB; for each pod %.2f processes and %.3f MB.\n",
+		r.AtRest.Processes, mb(r.AtRest.PSS), r.WithPods.Processes, mb(r.WithPods.PSS),
+		float64(r.WithPods.Processes-r.AtRest.Processes)/pods, mb(r.WithPods.PSS-r.AtRest.PSS)/pods)
+}
+
+func cells(m map[string]summary, name string) string {
+	s, ok := m[name]
+	if !ok {
+		return "– | –"
+	}
+	return fmt.Sprintf("%.2f | %.2f", s.Median, s.P99)
+}
+
+func mb(bytes int64) float64 { return float64(bytes) / 1e6 }
