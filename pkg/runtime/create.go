@@ -109,7 +109,8 @@ func (c *Container) create(ctx context.Context, o CreateOptions) error {
 	}
 	return c.change(func(s *Status) {
 		s.State, s.Process = Created, result.Process
-		s.StopSignal, s.SharedPID, s.TTY = o.StopSignal, o.SharedPID, o.Spec.Process.Terminal
+		s.StopSignal, s.SharedPID = o.StopSignal, o.SharedPID
+		s.TTY, s.Hooks = o.Spec.Process.Terminal, o.Spec.Hooks != nil
 		if o.Request != nil {
 			s.Request = o.Request
 		}
@@ -150,6 +151,7 @@ func (c *Container) createRequest(runtime *oci.Runtime, o CreateOptions) monitor
 		MaxLineSize:       c.m.config.MaxLogLine,
 		RuntimeLog:        c.logFile(),
 		KillCgroupOnExit:  o.SharedPID,
+		Timeout:           c.m.config.CreateTimeout,
 	}
 }
 

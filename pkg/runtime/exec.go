@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,7 +15,7 @@ import (
 )
 
 // Exec runs a process in the running container and waits for it; see oci.Exec.
-func (c *Container) Exec(ctx context.Context, process *specs.Process, stdout, stderr io.Writer) (int, error) {
+func (c *Container) Exec(ctx context.Context, process *specs.Process, stdout, stderr io.Writer) (code int, err error) {
 	if err := c.expect(Running); err != nil {
 		return 0, err
 	}
@@ -26,7 +27,7 @@ func (c *Container) Exec(ctx context.Context, process *specs.Process, stdout, st
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return 0, fmt.Errorf("create directory of the exec: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	return runtime.Exec(ctx, oci.ExecRequest{
 		ID:      c.id,
 		Process: process,

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -35,6 +36,9 @@ type Config struct {
 	// MaxLogLine is the longest line in a container's log, in bytes; longer
 	// ones are split. 0 means 16 KiB.
 	MaxLogLine int
+	// CreateTimeout bounds one run of the OCI runtime's create. 0 means two
+	// minutes.
+	CreateTimeout time.Duration
 }
 
 // Manager keeps all containers of a node.

@@ -91,6 +91,8 @@ type Status struct {
 	// SharedPID: the container's pid namespace outlives its first process.
 	SharedPID bool `json:"sharedPID,omitempty"`
 	TTY       bool `json:"tty,omitempty"`
+	// Hooks: the OCI spec has hooks.
+	Hooks bool `json:"hooks,omitempty"`
 }
 
 // exit fills in how a container ended.

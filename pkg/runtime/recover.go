@@ -149,6 +149,10 @@ func (c *Container) recover(ctx context.Context, state monitor.ContainerState, w
 	}
 	switch {
 	case s.State == Creating:
+		// The monitor may have finished what nobody was told of any more.
+		known := *s
+		known.Process = state.Process
+		c.status.Store(&known)
 		return c.m.Remove(ctx, c.id)
 	case s.State == Exited:
 		return nil

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-node/cri-node/pkg/runtime/oci"
 )
 
 // Start lets the container's process go. A process that cannot be started
@@ -26,7 +28,9 @@ func (c *Container) Start(ctx context.Context) error {
 	if err := c.change(func(s *Status) { s.Starting = true; s.StartedAt = time.Now() }); err != nil {
 		return err
 	}
-	if err := runtime.Start(ctx, c.id, c.logFile()); err != nil {
+	s := c.Status()
+	err = runtime.Start(ctx, oci.StartRequest{ID: c.id, LogFile: c.logFile(), Init: s.Process, Hooks: s.Hooks})
+	if err != nil {
 		return c.startFailed(ctx, err)
 	}
 	return c.change(func(s *Status) {

@@ -51,7 +51,7 @@ func (r *Runtime) Exec(ctx context.Context, e ExecRequest) (int, error) {
 
 	// The context does not kill the runtime: it would orphan the process in the
 	// container. killExec ends both.
-	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // see above
 	cmd.Dir, cmd.Env = "/", environment()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = e.Stdin, e.Stdout, e.Stderr
 	cmd.WaitDelay = drainTime
@@ -63,8 +63,7 @@ func (r *Runtime) Exec(ctx context.Context, e ExecRequest) (int, error) {
 	select {
 	case err = <-waited:
 	case <-ctx.Done():
-		killErr := KillExec(pidFile)
-		_ = cmd.Process.Kill()
+		killErr := errors.Join(KillExec(pidFile), ignoreDone(cmd.Process.Kill()))
 		<-waited
 		// The runtime may have brought the process to life after the first look.
 		return 0, errors.Join(context.Cause(ctx), killErr, KillExec(pidFile))
@@ -116,4 +115,12 @@ func KillExec(pidFile string) error {
 		p = linux.Process{} // gone, and the pid may be someone else's by now
 	}
 	return linux.KillTree(pid, p)
+}
+
+// ignoreDone takes a process that has ended by itself as killed.
+func ignoreDone(err error) error {
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
 }

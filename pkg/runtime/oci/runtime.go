@@ -55,6 +55,9 @@ type Runtime struct {
 	features Features
 	// hide is whether every call must run without the cgroup v2 tree.
 	hide bool
+	// release is whether a created container can be let go through its FIFO,
+	// without running the binary: runc's start does nothing else.
+	release bool
 }
 
 // oldestSpec is what a binary without a features command is taken to accept:
@@ -79,6 +82,7 @@ func Open(ctx context.Context, c Config) (*Runtime, error) {
 	r := &Runtime{config: c, features: Features{Version: first, OCIVersion: oldestSpec}}
 	// crun does not support hybrid machines; runc does.
 	r.hide = c.HideUnified && strings.HasPrefix(first, "crun")
+	r.release = strings.HasPrefix(first, "runc version")
 	r.askFeatures(ctx)
 	return r, nil
 }
@@ -139,11 +143,6 @@ func (r *Runtime) ExecFIFO(id string) string {
 }
 
 func (r *Runtime) stateDir(id string) string { return filepath.Join(r.config.Root, id) }
-
-// Start runs the process of a created container.
-func (r *Runtime) Start(ctx context.Context, id, logFile string) error {
-	return r.run(ctx, logFile, "start", id)
-}
 
 // Delete removes what the runtime keeps of a container: its state and its
 // cgroup. A container that is still alive is killed. One the runtime does not
