@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -25,6 +28,7 @@ import (
 // node is the daemon's layers, wired.
 type node struct {
 	server         *cri.Server
+	sandboxes      *sandbox.Manager
 	defaultHandler string
 	// closers end the layers, the newest first.
 	closers []func() error
@@ -32,8 +36,8 @@ type node struct {
 
 func (n *node) close() error {
 	var errs []error
-	for i := len(n.closers) - 1; i >= 0; i-- {
-		errs = append(errs, n.closers[i]())
+	for _, end := range slices.Backward(n.closers) {
+		errs = append(errs, end())
 	}
 	return errors.Join(errs...)
 }
@@ -42,6 +46,27 @@ func (n *node) close() error {
 func (n *node) probe(ctx context.Context) error {
 	_, err := n.server.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
 	return err
+}
+
+// debtInterval is how often a network that could not be released is tried
+// again.
+const debtInterval = time.Minute
+
+// settleDebts releases, until ctx ends, what a broken CNI plugin made stopped
+// pods keep.
+func (n *node) settleDebts(ctx context.Context) {
+	tick := time.NewTicker(debtInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := n.sandboxes.SettleDebts(ctx); err != nil {
+				klog.FromContext(ctx).Error(err, "The network of a stopped pod is still not released")
+			}
+		}
+	}
 }
 
 // build makes the layers in the order in which they need one another, and
@@ -85,6 +110,8 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		Rootfs:     rootfs{images},
 		Cgroups:    cgroups,
 		MaxLogLine: int(cfg.Runtime.MaxLogLine),
+
+		CreateTimeout: cfg.Runtime.CreateTimeout.Duration,
 	})
 	if err != nil {
 		return nil, err
@@ -94,6 +121,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	sandboxes := sandbox.NewManager(sandbox.Config{
 		Root: cfg.Root, State: cfg.State, Network: net, DefaultSysctls: cfg.Runtime.DefaultSysctls,
 	})
+	n.sandboxes = sandboxes
 	n.closers = append(n.closers, sandboxes.Close)
 	if err := sandboxes.Recover(ctx); err != nil {
 		return nil, fmt.Errorf("recover sandboxes: %w", err)
@@ -115,6 +143,13 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		Options:       options(cfg),
 	})
 	n.server.Reconcile(ctx)
+	if cfg.Debug.Pprof != "" {
+		stop, err := servePprof(ctx, cfg.Debug.Pprof)
+		if err != nil {
+			return nil, err
+		}
+		n.closers = append(n.closers, stop)
+	}
 	return n, nil
 }
 
@@ -183,15 +218,20 @@ func (n *node) openHandlers(ctx context.Context, cfg *config.Config, cgroups *li
 		if root == "" {
 			root = filepath.Join(cfg.State, "runtime", name)
 		}
-		handlers[name], err = oci.Open(ctx, oci.Config{
+		r, err := oci.Open(ctx, oci.Config{
 			Handler: name, Path: h.Path, Root: root,
 			SystemdCgroup: driver == config.CgroupSystemd,
 			HideUnified:   cgroups.Hybrid(),
 		})
-		if err != nil {
+		if _, asked := cfg.Runtime.Handlers[name]; err != nil && (asked || name == n.defaultHandler) {
 			return nil, err
 		}
-		klog.FromContext(ctx).Info("OCI runtime", "handler", name, "path", h.Path, "version", handlers[name].Features().Version)
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "An OCI runtime found on this machine is of no use", "path", h.Path)
+			continue
+		}
+		handlers[name] = r
+		klog.FromContext(ctx).Info("OCI runtime", "handler", name, "path", h.Path, "version", r.Features().Version)
 	}
 	return handlers, nil
 }
@@ -207,9 +247,10 @@ func cgroupDriver(configured string) string {
 	return config.CgroupCgroupfs
 }
 
-// cgroupRoot is the configured path in the form of the driver.
+// cgroupRoot is the configured parent in the form of the driver: with systemd
+// a slice, which the path of cgroupfs is none.
 func cgroupRoot(configured, driver string) string {
-	if driver == config.CgroupSystemd {
+	if driver == config.CgroupSystemd && !strings.HasSuffix(configured, ".slice") {
 		return "system.slice"
 	}
 	return configured

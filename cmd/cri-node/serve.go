@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +31,10 @@ func serve(ctx context.Context, o serveOptions) (err error) {
 	log := klog.FromContext(ctx)
 	log.Info("Starting", "version", o.version, "root", o.cfg.Root, "state", o.cfg.State)
 
+	// What a careless parent left open must not reach plugins and containers.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		log.Error(err, "Inherited files cannot be marked close-on-exec")
+	}
 	lock, err := takeDirectories(o.cfg)
 	if err != nil {
 		return err
@@ -58,8 +64,15 @@ func serve(ctx context.Context, o serveOptions) (err error) {
 		o.notifier.RunWatchdog(ctx, n.probe, func(err error) { log.Error(err, "Not healthy") })
 	}()
 
+	debts := make(chan struct{})
+	go func() {
+		defer close(debts)
+		n.settleDebts(ctx)
+	}()
+
 	err = reloadUntilDone(ctx, o, n, served)
 	<-watchdog
+	<-debts
 	_ = o.notifier.Stopping()
 	log.Info("Stopping: containers go on running")
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
@@ -129,7 +142,7 @@ func reloadUntilDone(ctx context.Context, o serveOptions, n *node, served <-chan
 			return fmt.Errorf("serve CRI: %w", err)
 		case <-o.reload:
 			_ = o.notifier.Reloading()
-			if err := reload(o, n); err != nil {
+			if err := reload(ctx, o, n); err != nil {
 				log.Error(err, "The configuration was not reloaded; the old one stays in force")
 			} else {
 				log.Info("Reloaded the configuration")
@@ -141,17 +154,33 @@ func reloadUntilDone(ctx context.Context, o serveOptions, n *node, served <-chan
 
 // reload puts into force what may change while the daemon runs: the log level
 // and the defaults of new containers. The registries' files are read at each
-// pull, CNI's when they change.
-func reload(o serveOptions, n *node) error {
+// pull, CNI's when they change. What needs a restart is named.
+func reload(ctx context.Context, o serveOptions, n *node) error {
 	cfg, err := o.load()
 	if err != nil {
 		return err
+	}
+	changed, err := config.Changed(o.cfg, cfg)
+	if err != nil {
+		return err
+	}
+	if waiting := slices.DeleteFunc(changed, reloadable); len(waiting) > 0 {
+		klog.FromContext(ctx).Info("Some changes wait for a restart", "keys", waiting)
 	}
 	if err := o.setLogLevel(cfg.Log.Level); err != nil {
 		return err
 	}
 	n.server.SetOptions(options(cfg))
 	return nil
+}
+
+// reloadable reports whether a key takes effect by a reload.
+func reloadable(key string) bool {
+	switch key {
+	case "log.level", "runtime.default_capabilities", "runtime.default_env", "runtime.pids_limit", "runtime.seccomp_default":
+		return true
+	}
+	return false
 }
 
 func options(cfg *config.Config) cri.Options {

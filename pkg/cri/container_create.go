@@ -189,6 +189,7 @@ func (s *Server) pod(st *sandbox.Status, config *runtimeapi.ContainerConfig) (sp
 			return p, fmt.Errorf("config.linux.security_context.namespace_options.target_id: container %s is not running: %w", target, errdefs.ErrFailedPrecondition)
 		}
 		p.TargetPIDNS = pidNamespace(c)
+	default: // the host's, or one of its own
 	}
 	return p, nil
 }

@@ -149,7 +149,13 @@ func portMappings(mappings []*runtimeapi.PortMapping) []network.PortMapping {
 // removeMadeCgroup removes a cgroup parent that this sandbox brought about.
 func (s *Server) removeMadeCgroup(p sandbox.Params) error {
 	view := &sandboxView{Config: &runtimeapi.PodSandboxConfig{}}
-	if len(p.Request) == 0 || decodeView(p.Request, view.Config, view) != nil || !view.MadeCgroup {
+	if len(p.Request) == 0 {
+		return nil
+	}
+	if err := decodeView(p.Request, view.Config, view); err != nil {
+		return err
+	}
+	if !view.MadeCgroup {
 		return nil
 	}
 	dir := s.cgroupDir(p.CgroupParent)

@@ -100,7 +100,7 @@ func (d DefaultNetwork) confList(ipv6 bool) (*libcni.NetworkConfigList, error) {
 		ipam.Routes = append(ipam.Routes, map[string]string{"dst": route})
 	}
 	if len(ipam.Ranges) == 0 {
-		return nil, errors.New("the default network has only an IPv6 subnet, but the kernel has no IPv6: add an IPv4 subnet to network.subnets")
+		return nil, errors.New("the default network has only an IPv6 subnet, but the kernel has no IPv6: add an IPv4 subnet to network.default_subnets")
 	}
 	doc, err := json.Marshal(confListJSON{
 		CNIVersion: defaultCNIVersion,
