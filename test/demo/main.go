@@ -4,6 +4,9 @@
 // command in it, and takes everything down.
 //
 //	go run ./test/demo --endpoint unix:///run/cri-node/cri.sock
+//
+// Without --endpoint it uses the cri-node that runs on this machine, and starts
+// one of its own where none does.
 package main
 
 import (
@@ -11,6 +14,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -24,16 +28,17 @@ import (
 	"github.com/cri-node/cri-node/test/e2e/crilog"
 	"github.com/cri-node/cri-node/test/e2e/image"
 	"github.com/cri-node/cri-node/test/e2e/kubelet"
+	"github.com/cri-node/cri-node/test/e2e/node"
 	"github.com/cri-node/cri-node/test/e2e/registry"
 )
 
 func main() {
-	endpoint := flag.String("endpoint", "unix:///run/cri-node/cri.sock", "CRI endpoint")
+	endpoint := flag.String("endpoint", "", "CRI endpoint; empty: the cri-node of this machine, or one of our own")
 	handler := flag.String("handler", "", "runtime handler; empty: the runtime's default")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *endpoint, *handler); err != nil {
+	if err := start(ctx, *endpoint, *handler); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
@@ -47,6 +52,41 @@ type demo struct {
 }
 
 func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+
+// defaultSocket is where a cri-node listens that was not told otherwise.
+const defaultSocket = "/run/cri-node/cri.sock"
+
+// start finds or starts a node.
+func start(ctx context.Context, endpoint, handler string) (err error) {
+	if endpoint == "" {
+		if conn, err := net.Dial("unix", defaultSocket); err == nil {
+			_ = conn.Close()
+			endpoint = "unix://" + defaultSocket
+		}
+	}
+	if endpoint != "" {
+		return run(ctx, endpoint, handler)
+	}
+	dir, err := os.MkdirTemp("", "cri-demo")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	bin, err := node.FindBinaries(ctx, dir)
+	if err != nil {
+		return err
+	}
+	say("No cri-node runs on this machine: starting one for the demonstration.")
+	n, err := node.Start(ctx, node.Options{Binaries: bin, Number: 91, DefaultHandler: handler})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		clean := context.WithoutCancel(ctx)
+		err = errors.Join(err, n.Close(clean), n.Purge(clean))
+	}()
+	return run(ctx, n.Endpoint(), handler)
+}
 
 func run(ctx context.Context, endpoint, handler string) (err error) {
 	clean := context.WithoutCancel(ctx)
@@ -185,7 +225,7 @@ func showLog(ctx context.Context, path, word string) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-deadline:
-			return fmt.Errorf("log %s does not come to %q: %v", path, word, err)
+			return fmt.Errorf("log %s does not come to %q: %w", path, word, err)
 		}
 	}
 }

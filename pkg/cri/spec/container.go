@@ -114,8 +114,8 @@ func invalid(field, format string, args ...any) error {
 }
 
 // notImplemented is the error of a field that asks for what does not exist yet.
-func notImplemented(field, format string, args ...any) error {
-	return fmt.Errorf("%s: %s: %w", field, fmt.Sprintf(format, args...), errdefs.ErrNotImplemented)
+func notImplemented(field, why string) error {
+	return fmt.Errorf("%s: %s: %w", field, why, errdefs.ErrNotImplemented)
 }
 
 // precondition is the error of a field that is right, on a machine that is not.

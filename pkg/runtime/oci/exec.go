@@ -64,7 +64,7 @@ func (r *Runtime) Exec(ctx context.Context, e ExecRequest) (int, error) {
 	case err = <-waited:
 	case <-ctx.Done():
 		killErr := errors.Join(KillExec(pidFile), ignoreDone(cmd.Process.Kill()))
-		<-waited
+		_ = <-waited // it was killed, and says so
 		// The runtime may have brought the process to life after the first look.
 		return 0, errors.Join(context.Cause(ctx), killErr, KillExec(pidFile))
 	}

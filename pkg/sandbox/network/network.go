@@ -149,7 +149,7 @@ func (n *Network) Start(ctx context.Context) error {
 	if err != nil {
 		// Without inotify, Status and Attach look at the directory themselves.
 		n.watchErr = err
-		return nil
+		return nil //nolint:nilerr // Info reports it
 	}
 	n.watch = w
 	w.follow()

@@ -35,10 +35,11 @@ func (s *statusCache) forget() {
 	s.at = time.Time{}
 }
 
-func (s *statusCache) get() (err error, age time.Duration, ok bool) {
+// get returns the last answer and its age; known is false where there is none.
+func (s *statusCache) get() (age time.Duration, known bool, answer error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.err, time.Since(s.at), !s.at.IsZero()
+	return time.Since(s.at), !s.at.IsZero(), s.err
 }
 
 func (s *statusCache) set(err error) {
@@ -58,7 +59,7 @@ func (n *Network) Status(ctx context.Context) error {
 	if s.conf == nil {
 		return fmt.Errorf("%w: %w", s.reason, errdefs.ErrUnavailable)
 	}
-	err, age, known := n.check.get()
+	age, known, err := n.check.get()
 	if known && age < statusAge {
 		return err
 	}
@@ -69,7 +70,7 @@ func (n *Network) Status(ctx context.Context) error {
 		n.check.asking.Lock()
 	}
 	defer n.check.asking.Unlock()
-	if err, age, known := n.check.get(); known && age < statusAge {
+	if age, known, err := n.check.get(); known && age < statusAge {
 		return err
 	}
 	// The answer is for others too, who have not given up.
@@ -94,8 +95,10 @@ func (n *Network) ask(ctx context.Context, c *conf) error {
 		// The moment to put back what somebody flushed.
 		return n.masq.recheck()
 	}
-	if ok, err := version.GreaterThanOrEqualTo(c.list.CNIVersion, "1.1.0"); err != nil || !ok {
-		return nil
+	if ok, err := version.GreaterThanOrEqualTo(c.list.CNIVersion, "1.1.0"); err != nil {
+		return fmt.Errorf("network %q (of %s): version %q: %w", c.list.Name, c.where(), c.list.CNIVersion, err)
+	} else if !ok {
+		return nil // without STATUS
 	}
 	op := &operation{n: n, inProcess: n.cfg.InProcess}
 	cni := libcni.NewCNIConfigWithCacheDir(n.cfg.PluginDirs, n.cfg.CacheDir, op)
