@@ -40,6 +40,8 @@ BENCH_ARGS ?=
 
 # Tests find the daemon, runc and the CNI plugins here.
 export CRI_NODE_BIN_DIR := $(BIN)
+export CNI_PLUGIN_DIR := $(BIN)/cni
+export CRI_NODE_TEST_RUNC := $(BIN)/runc
 # What the end-to-end tests may not skip for want of.
 export CRI_NODE_REQUIRE ?= root,runc,crun
 
