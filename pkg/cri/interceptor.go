@@ -16,6 +16,7 @@ import (
 // them, because kubelet asks for every list each second.
 const (
 	logChanges = 2
+	logStages  = 4
 	logReads   = 5
 )
 

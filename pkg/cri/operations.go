@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"k8s.io/klog/v2"
 )
 
 // operations joins calls that ask for the same thing to one execution of it,
@@ -51,7 +53,7 @@ func (s *stages) enter(name string) {
 func (s *stages) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return fmt.Sprintf("%sstill in %s after %v", s.history, s.name, time.Since(s.since).Round(time.Millisecond))
+	return fmt.Sprintf("%sin %s for %v", s.history, s.name, time.Since(s.since).Round(time.Millisecond))
 }
 
 // do runs f, or joins the execution of f under the same key. f gets a context
@@ -91,6 +93,7 @@ func (o *operations[K]) join(ctx context.Context, key K, f func(ctx context.Cont
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.limit)
 		defer cancel()
 		op.id, op.err = f(ctx, at)
+		klog.FromContext(ctx).V(logStages).Info("Done", "id", op.id, "stages", at.String())
 		o.mu.Lock()
 		delete(o.running, key)
 		o.mu.Unlock()

@@ -56,7 +56,7 @@ func TestOperationOutlivesItsCaller(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-entered; cancel() }()
 	_, err := o.do(ctx, "key", work)
-	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "still in second") || !strings.Contains(err.Error(), "first") {
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "in second for") || !strings.Contains(err.Error(), "first") {
 		t.Fatalf("error of the caller that left: %v", err)
 	}
 	close(release)
