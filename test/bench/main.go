@@ -2,10 +2,12 @@
 // runtime's: pods are taken up and down one after another and several at a time,
 // in the shape kubelet sends them, and each call is timed from the client's side.
 //
-//	go run ./test/bench --endpoint unix:///run/cri-node/cri.sock --match cri-node
+//	go run ./test/bench --endpoint unix:///run/containerd/containerd.sock --match containerd
 //
-// It prints a table for a document, and with --json writes all numbers. Without
-// --image it serves one of its own, a static busybox, from a registry on
+// Without --endpoint it starts a cri-node of its own, with its own directories,
+// network and cgroup, and measures each OCI runtime on the machine. It prints a
+// table for a document, and with --json writes all numbers. Without --image it
+// serves one of its own, a static busybox, from a registry on
 // loopback. The memory of the runtime is the proportional set size of the
 // processes that --pids, --cgroup or --match name; the containers' own processes
 // must not be among them. What it makes it removes, also after an error or ^C.
@@ -17,8 +19,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,16 +31,17 @@ import (
 	criclient "k8s.io/cri-client/pkg"
 
 	"github.com/cri-node/cri-node/test/e2e/image"
+	"github.com/cri-node/cri-node/test/e2e/node"
 	"github.com/cri-node/cri-node/test/e2e/registry"
 	"github.com/cri-node/cri-node/test/e2e/usage"
 )
 
 // options are the command line.
 type options struct {
-	endpoint, image, handler, cgroupParent string
-	pods, parallel, execs, lists           int
-	jsonFile                               string
-	processes                              processSet
+	endpoint, image, handlers, cgroupParent string
+	pods, parallel, execs, lists            int
+	jsonFile                                string
+	processes                               processSet
 }
 
 // processSet says which processes are the runtime's.
@@ -44,6 +49,8 @@ type processSet struct {
 	pids   []int
 	cgroup string
 	match  []string
+	// find replaces the above for a node of our own.
+	find func() ([]usage.Process, error)
 }
 
 func main() {
@@ -56,9 +63,9 @@ func main() {
 func parse() (options, error) {
 	var o options
 	var pids, match string
-	flag.StringVar(&o.endpoint, "endpoint", "unix:///run/cri-node/cri.sock", "CRI endpoint")
+	flag.StringVar(&o.endpoint, "endpoint", "", "CRI endpoint; empty: a cri-node of our own")
 	flag.StringVar(&o.image, "image", "", "image with sleep and true; empty: a busybox served on loopback")
-	flag.StringVar(&o.handler, "handler", "", "runtime handler; empty: the runtime's default")
+	flag.StringVar(&o.handlers, "handlers", "", "runtime handlers to measure, as runc,crun; empty: the runtime's default, or all of our own node")
 	flag.StringVar(&o.cgroupParent, "cgroup-parent", "", "cgroup parent of the pods; empty: the runtime's default")
 	flag.IntVar(&o.pods, "pods", 30, "pods of each round")
 	flag.IntVar(&o.parallel, "parallel", 8, "pods at a time in the second round; 0 leaves it out")
@@ -92,24 +99,73 @@ func run() (err error) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	runtime, err := criclient.NewRemoteRuntimeServiceBuilder().WithEndpoint(o.endpoint).WithConnectionTimeout(2 * time.Minute).Build(ctx)
-	if err != nil {
-		return fmt.Errorf("connect to %s: %w", o.endpoint, err)
+	if o.endpoint == "" {
+		n, err := o.startNode(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			clean := context.WithoutCancel(ctx)
+			err = errors.Join(err, n.Close(clean), n.Purge(clean))
+		}()
 	}
-	defer func() { err = errors.Join(err, runtime.Close(context.WithoutCancel(ctx))) }()
-	images, err := criclient.NewRemoteImageServiceBuilder().WithEndpoint(o.endpoint).WithConnectionTimeout(2 * time.Minute).Build(ctx)
-	if err != nil {
-		return fmt.Errorf("connect to %s: %w", o.endpoint, err)
-	}
-	defer func() { err = errors.Join(err, images.Close(context.WithoutCancel(ctx))) }()
 	if o.image == "" {
 		r, err := serveBusybox(ctx)
 		if err != nil {
 			return err
 		}
-		defer func() { _ = r.Close() }()
+		defer func() { err = errors.Join(err, r.Close()) }()
 		o.image = r.Ref("bench/busybox:latest")
 	}
+	return measureAll(ctx, o)
+}
+
+// startNode starts a node and points the options at it.
+func (o *options) startNode(ctx context.Context) (*node.Node, error) {
+	dir, err := os.MkdirTemp("", "cri-bench")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	bin, err := node.FindBinaries(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	// The log of a node under load costs what kubelet's node would not pay.
+	n, err := node.Start(ctx, node.Options{Binaries: bin, Number: 90, LogLevel: 1})
+	if err != nil {
+		return nil, err
+	}
+	o.endpoint, o.cgroupParent = n.Endpoint(), n.CgroupParent
+	if o.handlers == "" {
+		o.handlers = strings.Join(slices.Sorted(maps.Keys(bin.Handlers)), ",")
+	}
+	if o.processes.find == nil {
+		o.processes.find = func() ([]usage.Process, error) {
+			daemon, err := n.Daemon()
+			if err != nil {
+				return nil, err
+			}
+			monitors, err := n.Monitors()
+			return append(monitors, daemon), err
+		}
+	}
+	return n, nil
+}
+
+// measureAll connects, pulls the image and measures each handler.
+func measureAll(ctx context.Context, o options) (err error) {
+	clean := context.WithoutCancel(ctx)
+	runtime, err := criclient.NewRemoteRuntimeServiceBuilder().WithEndpoint(o.endpoint).WithConnectionTimeout(2 * time.Minute).Build(ctx)
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", o.endpoint, err)
+	}
+	defer func() { err = errors.Join(err, runtime.Close(clean)) }()
+	images, err := criclient.NewRemoteImageServiceBuilder().WithEndpoint(o.endpoint).WithConnectionTimeout(2 * time.Minute).Build(ctx)
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", o.endpoint, err)
+	}
+	defer func() { err = errors.Join(err, images.Close(clean)) }()
 	id, err := images.PullImage(ctx, &runtimeapi.ImageSpec{Image: o.image}, nil, nil)
 	if err != nil {
 		return fmt.Errorf("pull %s: %w", o.image, err)
@@ -120,16 +176,20 @@ func run() (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(logs)) }()
 
-	b := &bench{options: o, runtime: runtime, imageID: id, logs: logs}
-	report, err := b.measure(ctx)
-	if err != nil {
-		return err
+	var reports []*report
+	for handler := range strings.SplitSeq(o.handlers, ",") {
+		b := &bench{options: o, handler: handler, runtime: runtime, imageID: id, logs: logs}
+		r, err := b.measure(ctx)
+		if err != nil {
+			return err
+		}
+		r.print(os.Stdout)
+		reports = append(reports, r)
 	}
-	report.print(os.Stdout)
 	if o.jsonFile == "" {
 		return nil
 	}
-	data, err := json.MarshalIndent(report, "", "  ")
+	data, err := json.MarshalIndent(reports, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -156,8 +216,11 @@ func serveBusybox(ctx context.Context) (*registry.Registry, error) {
 	return r, nil
 }
 
-// find lists the runtime's processes.
-func (s processSet) find() ([]usage.Process, error) {
+// list finds the runtime's processes.
+func (s processSet) list() ([]usage.Process, error) {
+	if s.find != nil {
+		return s.find()
+	}
 	seen := map[int]bool{}
 	var all []usage.Process
 	add := func(found []usage.Process) {

@@ -19,6 +19,7 @@ import (
 // bench is one run against one runtime.
 type bench struct {
 	options
+	handler string
 	runtime internalapi.RuntimeService
 	imageID string
 	logs    string
@@ -203,7 +204,7 @@ type cost struct {
 }
 
 func (b *bench) cost() (cost, error) {
-	found, err := b.processes.find()
+	found, err := b.processes.list()
 	if err != nil {
 		return cost{}, err
 	}

@@ -200,7 +200,7 @@ func (e *env) checkCanary(c *canary) {
 // endCanary lets it exit: the code and the log are exact.
 func (e *env) endCanary(c *canary) {
 	e.Helper()
-	e.exec(c.id, "touch", "/tmp/stop")
+	e.tellStop(c.container)
 	r := e.ended(c.container)
 	equal(e, "exit code of the canary", r.status.ExitCode, 9)
 	entries, err := crilog.Read(c.log)

@@ -80,7 +80,7 @@ func TestLogReopen(t *testing.T) {
 			equal(e, "lines of the renamed log", len(entries), before)
 			whole = append(whole, entries...)
 		}
-		e.exec(c.id, "touch", "/tmp/stop")
+		e.tellStop(c)
 		e.await(c.id, runtimeapi.ContainerState_CONTAINER_EXITED, 20*time.Second)
 		entries, err := crilog.Read(c.log)
 		e.must(err)

@@ -1,8 +1,9 @@
 package e2e
 
 import (
-	"archive/tar"
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -47,7 +48,12 @@ func run(m *testing.M) (code int) {
 		return 0
 	}
 	// The client logs each refusal, and many are asked for.
-	klog.LogToStderr(false)
+	logging := flag.NewFlagSet("", flag.ContinueOnError)
+	klog.InitFlags(logging)
+	if err := errors.Join(logging.Set("logtostderr", "false"), logging.Set("stderrthreshold", "FATAL")); err != nil {
+		fmt.Println("prepare:", err)
+		return 1
+	}
 	klog.SetOutput(io.Discard)
 	ctx := context.Background()
 	if err := shared.make(ctx); err != nil {
@@ -130,7 +136,7 @@ func (w *world) makeImages(ctx context.Context) error {
 	w.busybox = append(w.busybox,
 		image.File{Name: "bin/probe", Mode: 0o755, Data: binary},
 		// setuid, to show what no_new_privs does
-		image.File{Name: "bin/suid-id", Type: tar.TypeReg, Mode: 0o4755, Data: w.busyboxBinary()},
+		image.File{Name: "bin/suid-probe", Mode: 0o4755, Data: binary},
 		image.Dir("etc/secret"), image.Text("etc/secret/key", "secret\n"), image.Text("etc/masked", "masked\n"),
 	)
 	img, err := image.Build(image.Spec{Layers: [][]image.File{w.busybox}, Config: v1.Config{Cmd: []string{"/bin/sh"}}})
@@ -140,11 +146,6 @@ func (w *world) makeImages(ctx context.Context) error {
 	w.image = w.registry.Ref("e2e/busybox:1")
 	_, err = w.registry.Push(ctx, "e2e/busybox:1", img)
 	return err
-}
-
-func (w *world) busyboxBinary() []byte {
-	i := slices.IndexFunc(w.busybox, func(f image.File) bool { return f.Name == "bin/busybox" })
-	return w.busybox[i].Data
 }
 
 // finish runs the full leak check on the shared node and takes everything down.

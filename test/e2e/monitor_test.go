@@ -99,7 +99,7 @@ func (e *env) lastLine(c *container) int {
 func (e *env) stopWriters(all []*container) {
 	e.Helper()
 	for _, c := range all {
-		e.exec(c.id, "touch", "/tmp/stop")
+		e.tellStop(c)
 	}
 	for i, c := range all {
 		s := e.await(c.id, runtimeapi.ContainerState_CONTAINER_EXITED, 30*time.Second)
@@ -242,4 +242,11 @@ func TestReboot(t *testing.T) {
 	config.Metadata = &runtimeapi.PodSandboxMetadata{Name: running.config.Metadata.Name, Namespace: running.config.Metadata.Namespace, Uid: running.config.Metadata.Uid, Attempt: 1}
 	next := e.runPodConfig("", config)
 	equal(e, "exit code in the new pod", e.runs(next, "c", []string{"sh", "-c", "exit 8"}).status.ExitCode, 8)
+}
+
+// tellStop ends a container that looks for /tmp/stop; it may be gone before the
+// command that tells it is.
+func (e *env) tellStop(c *container) {
+	e.Helper()
+	_, _, _ = e.node.Runtime.ExecSync(e.Context(), c.id, []string{"touch", "/tmp/stop"}, 20*time.Second)
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-node/cri-node/test/e2e/image"
@@ -143,7 +145,7 @@ func TestMountRecursiveReadOnly(t *testing.T) {
 		if !able {
 			config := kubelet.Container{Name: "c", Image: shared.image, Command: []string{"true"}}.Config(p.config)
 			mounting(mount)(config)
-			if _, err := e.node.Runtime.CreateContainer(e.Context(), p.id, config, p.config); err == nil || !strings.HasPrefix(err.Error(), "RROUnsupported") {
+			if _, err := e.node.Runtime.CreateContainer(e.Context(), p.id, config, p.config); !strings.HasPrefix(grpcstatus.Convert(err).Message(), "RROUnsupported") {
 				e.Errorf("recursive read-only without the feature gives %v", err)
 			}
 			lacking(e.T, handler+"-rro", handler+" has no recursive read-only mounts")
@@ -171,6 +173,13 @@ func TestMountImage(t *testing.T) {
 	ref, _ := e.push("volume/image:1", image.Spec{Layers: [][]image.File{{image.Dir("sub"), image.Text("sub/f", "from image\n")}}})
 	id := e.pull(ref)
 	p := e.runPod("")
+	config := kubelet.Container{Name: "try", Image: shared.image, Command: []string{"true"}}.Config(p.config)
+	mounting(&runtimeapi.Mount{ContainerPath: "/vol", Readonly: true, Image: &runtimeapi.ImageSpec{Image: id}})(config)
+	_, err := e.node.Runtime.CreateContainer(t.Context(), p.id, config, p.config)
+	if grpcstatus.Code(err) == codes.Unimplemented {
+		lacking(t, "image-volumes", "the node mounts no images")
+	}
+	e.must(err)
 	c := e.start(p, "c", []string{"sleep", "1000"}, mounting(
 		&runtimeapi.Mount{ContainerPath: "/vol", Readonly: true, Image: &runtimeapi.ImageSpec{Image: id}},
 		&runtimeapi.Mount{ContainerPath: "/part", Readonly: true, Image: &runtimeapi.ImageSpec{Image: id}, ImageSubPath: "sub"},

@@ -163,10 +163,10 @@ func TestSecurityEffects(t *testing.T) {
 			edit           func(*runtimeapi.LinuxContainerSecurityContext)
 			stdout, stderr string // parts
 		}{
-			{"setuid", "suid-id -u", func(s *runtimeapi.LinuxContainerSecurityContext) { s.RunAsUser = &runtimeapi.Int64Value{Value: 1000} }, "0\n", ""},
-			{"setuid without new privileges", "suid-id -u", func(s *runtimeapi.LinuxContainerSecurityContext) {
+			{"setuid", "suid-probe id", func(s *runtimeapi.LinuxContainerSecurityContext) { s.RunAsUser = &runtimeapi.Int64Value{Value: 1000} }, "1000 0\n", ""},
+			{"setuid without new privileges", "suid-probe id", func(s *runtimeapi.LinuxContainerSecurityContext) {
 				s.RunAsUser, s.NoNewPrivs = &runtimeapi.Int64Value{Value: 1000}, true
-			}, "1000\n", ""},
+			}, "1000 1000\n", ""},
 			{"read-only root", "touch /f; touch /dev/shm/ok && echo ok", func(s *runtimeapi.LinuxContainerSecurityContext) { s.ReadonlyRootfs = true }, "ok\n", "Read-only file system"},
 			{"masked file and directory", "cat /etc/masked; ls /etc/secret", func(s *runtimeapi.LinuxContainerSecurityContext) {
 				s.MaskedPaths = []string{"/etc/masked", "/etc/secret", "/no/such/path"}

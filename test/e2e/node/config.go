@@ -27,6 +27,8 @@ type Options struct {
 	NoConfList bool
 	// Config is TOML that overrides the node's configuration.
 	Config string
+	// LogLevel of the daemon; 0 means 4, each request.
+	LogLevel int
 	// StartLimit bounds the time until the daemon answers; 0 means 20 s.
 	StartLimit time.Duration
 }

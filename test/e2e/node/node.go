@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -98,8 +99,12 @@ func (n *Node) Launch() error {
 }
 
 func (n *Node) arguments() []string {
+	level := n.options.LogLevel
+	if level == 0 {
+		level = 4
+	}
 	return []string{"serve", "--root", n.Root, "--state", n.State, "--listen", n.Endpoint(),
-		"--config", filepath.Join(n.Dir, "config.toml"), "--log-level", "4"}
+		"--config", filepath.Join(n.Dir, "config.toml"), "--log-level", strconv.Itoa(level)}
 }
 
 // Connect waits until the daemon answers Version and makes fresh clients.

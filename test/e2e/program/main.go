@@ -20,12 +20,12 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: probe log|httpd|udp|hog|trap|flood|xattr [flags]")
+		fmt.Fprintln(os.Stderr, "usage: probe log|httpd|udp|hog|trap|flood|xattr|id [flags]")
 		os.Exit(2)
 	}
 	commands := map[string]func([]string) error{
 		"log": logLines, "httpd": serveHTTP, "udp": serveUDP, "hog": hogMemory,
-		"trap": trapSignal, "flood": flood, "xattr": showXattrs,
+		"trap": trapSignal, "flood": flood, "xattr": showXattrs, "id": showIDs,
 	}
 	run, ok := commands[os.Args[1]]
 	if !ok {
@@ -184,6 +184,12 @@ func flood(args []string) error {
 		left -= n
 	}
 	return nil
+}
+
+// showIDs prints the real and the effective user.
+func showIDs([]string) error {
+	_, err := fmt.Println(os.Getuid(), os.Geteuid())
+	return err
 }
 
 // showXattrs prints "name=hex" for each extended attribute of each file named.
