@@ -103,13 +103,14 @@ func (c *container) adoptOutput(open heldFDs) error {
 	if c.pump, err = newPump(c.m, r, j); err != nil {
 		return errors.Join(err, j.close())
 	}
+	// First what the last monitor had begun. Nobody waits for it: the log may
+	// be on a disk that hangs.
+	c.pump.do(c.pump.redo)
 	if r.TTY {
 		c.adoptTTY(open)
 	} else {
 		c.adoptPipes(open)
 	}
-	// First what the last monitor had begun, even before what waits.
-	c.pump.do(c.pump.redo)
 	return nil
 }
 
@@ -117,9 +118,7 @@ func (c *container) adoptTTY(open heldFDs) {
 	if open.TTY <= 0 {
 		return // the daemon has a duplicate and brings it
 	}
-	if err := c.setTTY(open.TTY); err != nil {
-		c.m.logger.Error("terminal is lost", "containerID", c.record.ID, "error", err)
-	}
+	c.warnLost(0, c.setTTY(open.TTY))
 }
 
 func (c *container) adoptPipes(open heldFDs) {
@@ -128,12 +127,11 @@ func (c *container) adoptPipes(open heldFDs) {
 		if fd <= 0 {
 			fd, err = openReader(c.record.Dir, i)
 		}
-		if err == nil {
-			err = c.pump.connect(i, fd)
-		}
 		if err != nil {
 			c.m.logger.Error("output is lost", "containerID", c.record.ID, "stream", streamNames[i], "error", err)
+			continue
 		}
+		c.warnLost(i, c.pump.connect(i, fd))
 	}
 	if !c.record.Stdin || c.record.StdinClosed {
 		return
@@ -147,6 +145,15 @@ func (c *container) adoptPipes(open heldFDs) {
 	} else if !errors.Is(err, unix.ENXIO) { // the container reads it no more
 		c.m.logger.Warn("stdin is lost", "containerID", c.record.ID, "error", err)
 	}
+}
+
+// warnLost reports what connecting an output comes to, later.
+func (c *container) warnLost(stream int, result <-chan error) {
+	c.m.work.Go(func() {
+		if err := <-result; err != nil {
+			c.m.logger.Error("output is lost", "containerID", c.copyRecord().ID, "stream", streamNames[stream], "error", err)
+		}
+	})
 }
 
 // adoptProcess watches the init: as its parent after an upgrade, else by pidfd.

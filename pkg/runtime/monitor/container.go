@@ -82,7 +82,11 @@ func (c *container) state() ContainerState {
 
 // exited is the reaper's call: it notes the status before the zombie goes.
 func (c *container) exited(status unix.WaitStatus, at time.Time) {
-	c.journal.setExit(status, at)
+	c.mu.Lock()
+	if c.journal.page != nil { // a failed create has closed it
+		c.journal.setExit(status, at)
+	}
+	c.mu.Unlock()
 	c.m.work.Go(c.finish)
 }
 
@@ -270,25 +274,23 @@ func (c *container) dupTTY() (int, error) {
 	return fd, os.NewSyscallError("duplicate terminal", err)
 }
 
-// setTTY connects a pty's master, of which it takes ownership.
-func (c *container) setTTY(fd int) error {
+// setTTY connects a pty's master, of which it takes ownership. The result
+// comes to the channel when the pump has got to it.
+func (c *container) setTTY(fd int) <-chan error {
+	result := make(chan error, 1)
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		closeFD(fd)
-		return os.NewSyscallError("duplicate terminal", err)
+		result <- os.NewSyscallError("duplicate terminal", err)
+		return result
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.tty >= 0 || !c.record.TTY || c.exit != nil {
-		c.mu.Unlock()
 		closeFDs([]int{fd, dup})
-		return nil
+		result <- nil
+		return result
 	}
 	c.tty = dup
-	c.mu.Unlock()
-	result := make(chan error, 1)
-	if !c.pump.do(func(*buffers) { result <- c.pump.connect(0, fd) }) {
-		closeFD(fd)
-		return fmt.Errorf("connect terminal: %w: it has exited", ErrState)
-	}
-	return <-result
+	return c.pump.connect(0, fd)
 }

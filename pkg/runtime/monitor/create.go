@@ -114,7 +114,7 @@ func (n *creation) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := n.c.setTTY(fd); err != nil {
+		if err := <-n.c.setTTY(fd); err != nil {
 			return err
 		}
 	}
@@ -176,7 +176,7 @@ func (n *creation) preparePipes() error {
 		if err != nil {
 			return err
 		}
-		if err := n.c.pump.connect(i, fd); err != nil {
+		if err := <-n.c.pump.connect(i, fd); err != nil {
 			return err
 		}
 	}

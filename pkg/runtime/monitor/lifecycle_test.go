@@ -130,6 +130,10 @@ func TestCreateFailureLeavesNothing(t *testing.T) {
 			r.Argv = []string{"/bin/sh", "-c", "sleep 100"}
 			r.Timeout = 100 * time.Millisecond
 		}, "no end within", false},
+		{"no terminal", func(r *CreateRequest) {
+			r.Argv = []string{"/bin/sh", "-c", "sleep 1000 & echo $! > " + r.PidFile, "create"}
+			r.TTY, r.Timeout = true, 300*time.Millisecond
+		}, "receive terminal", false},
 		{"log is a directory", func(r *CreateRequest) { r.LogPath = r.Dir }, "is a directory", false},
 		{"log is a link", func(r *CreateRequest) {
 			if err := os.Symlink("/etc/passwd", r.LogPath); err != nil {
@@ -154,6 +158,9 @@ func TestCreateFailureLeavesNothing(t *testing.T) {
 				t.Errorf("error is of the wrong class: %v", err)
 			}
 			requireNothing(t, n, fmt.Sprintf("f%d", i))
+			if pid, err := readPidFile(req.PidFile); err == nil && pid != os.Getpid() {
+				n.eventually("the end of the init", func() bool { return !exists(fmt.Sprintf("/proc/%d", pid)) })
+			}
 			if list, err := n.s.List(context.Background()); err != nil || len(list) != 0 {
 				t.Errorf("list is %v, %v", list, err)
 			}

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,10 @@ import (
 // TestMain makes the test binary play three parts: the tests, the monitor and
 // an OCI runtime that needs no bundle.
 func TestMain(m *testing.M) {
+	// Programs with the race detector sleep for a second before they end.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+		exitWith(err)
+	}
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "monitor":
@@ -193,8 +198,11 @@ func (n *node) stop() {
 	if err := n.s.Shutdown(ctx); err != nil {
 		n.t.Error(err)
 	}
+	b, err := os.ReadFile(filepath.Join(n.dir, "monitor", logName))
+	if err != nil || bytes.Contains(b, []byte("DATA RACE")) || bytes.Contains(b, []byte("panic:")) {
+		n.t.Error("the monitor has a fault", err)
+	}
 	if n.t.Failed() {
-		b, _ := os.ReadFile(filepath.Join(n.dir, "monitor", logName))
 		n.t.Logf("monitor.log:\n%s", b)
 	}
 }

@@ -202,7 +202,7 @@ func (s *session) callContainer(ctx context.Context, msg *message, id idBody, c 
 		}
 		fd := msg.fds[0]
 		msg.fds = nil
-		err = c.setTTY(fd)
+		err = <-c.setTTY(fd)
 	case opAmend:
 		err = s.m.amend(id.ID, unix.WaitStatus(id.Status))
 	default:

@@ -142,19 +142,31 @@ func newPump(m *server, r containerRecord, j *journal) (*pump, error) {
 	return p, nil
 }
 
-// connect gives a stream its source, which the stream owns then.
-func (p *pump) connect(stream, source int) error {
+// connect gives a stream its source, of which it takes ownership. The result
+// comes to the channel when the pump has got to it.
+func (p *pump) connect(stream, source int) <-chan error {
+	result := make(chan error, 1)
+	if !p.do(func(*buffers) { result <- p.connectNow(stream, source) }) {
+		closeFD(source)
+		result <- fmt.Errorf("connect output: %w: it has exited", ErrState)
+	}
+	return result
+}
+
+func (p *pump) connectNow(stream, source int) error {
 	s := p.streams[stream]
 	if s.eof || s.spool < 0 {
 		closeFD(source)
 		return fmt.Errorf("connect output: %w: it has exited", ErrState)
 	}
+	s.source = source
 	token, err := p.poller.add(source, func() { p.wake(stream) })
 	if err != nil {
 		closeFD(source)
+		s.source = -1
 		return err
 	}
-	s.source, s.token = source, token
+	s.token = token
 	s.ready.Store(true)
 	return nil
 }
