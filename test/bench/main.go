@@ -183,6 +183,9 @@ func measureAll(ctx context.Context, o options) (err error) {
 		if err != nil {
 			return err
 		}
+		if len(reports) > 0 {
+			fmt.Println()
+		}
 		r.print(os.Stdout)
 		reports = append(reports, r)
 	}
