@@ -13,8 +13,9 @@ import (
 // which goes on when a caller's deadline is over: kubelet sends a timed-out
 // call again with the same metadata, and gets what the first one began.
 type operations[K comparable] struct {
-	// limit bounds one execution.
+	// limit bounds one execution, and life all of them.
 	limit time.Duration
+	life  <-chan struct{}
 
 	mu      sync.Mutex
 	running map[K]*operation
@@ -92,7 +93,16 @@ func (o *operations[K]) join(ctx context.Context, key K, f func(ctx context.Cont
 	o.all.Go(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.limit)
 		defer cancel()
+		finished := make(chan struct{})
+		o.all.Go(func() {
+			select {
+			case <-o.life:
+				cancel()
+			case <-finished:
+			}
+		})
 		op.id, op.err = f(ctx, at)
+		close(finished)
 		klog.FromContext(ctx).V(logStages).Info("Done", "id", op.id, "stages", at.String())
 		o.mu.Lock()
 		delete(o.running, key)

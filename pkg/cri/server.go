@@ -82,6 +82,8 @@ type Server struct {
 	log     klog.Logger
 	grpc    *grpc.Server
 
+	// abort cancels the work that outlived its requests.
+	abort   func()
 	runs    operations[sandbox.Key]
 	creates operations[containerKey]
 	// stopping holds the ids of sandboxes that were asked to stop, so that no
@@ -106,11 +108,13 @@ const (
 
 // New returns a Server that does not serve yet.
 func New(ctx context.Context, c Config) *Server {
+	life := make(chan struct{})
 	s := &Server{
 		config:  c,
 		log:     klog.FromContext(ctx),
-		runs:    operations[sandbox.Key]{limit: runLimit},
-		creates: operations[containerKey]{limit: createLimit},
+		abort:   sync.OnceFunc(func() { close(life) }),
+		runs:    operations[sandbox.Key]{limit: runLimit, life: life},
+		creates: operations[containerKey]{limit: createLimit, life: life},
 		host:    askHost(c.Cgroups),
 	}
 	s.options.Store(&c.Options)
@@ -144,6 +148,7 @@ func (s *Server) Stop(ctx context.Context) {
 	select {
 	case <-done:
 	case <-ctx.Done():
+		s.abort()
 		s.grpc.Stop()
 		<-done
 	}

@@ -25,6 +25,9 @@ type Container struct {
 	// mu makes changes of the status, in memory and on disk, follow one another.
 	mu     sync.Mutex
 	status atomic.Pointer[Status]
+	// early is an exit that was told before create had seen the container made;
+	// mu guards it.
+	early *monitor.Exit
 	// gone is closed when the container is Exited.
 	gone chan struct{}
 	// stopSent is set once the stop signal was sent.
@@ -91,9 +94,18 @@ func (c *Container) changeLocked(f func(*Status)) error {
 func (c *Container) exitedWith(e monitor.Exit) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.exitedLocked(e)
+}
+
+func (c *Container) exitedLocked(e monitor.Exit) {
 	s := c.status.Load()
-	if s.State == Exited || s.State == Creating {
-		return // known already; or its create is failing, and says why itself
+	switch s.State {
+	case Exited:
+		return
+	case Creating:
+		c.early = &e
+		return
+	default:
 	}
 	code, reason, message := describe(e)
 	finish := func(s *Status) { s.exit(code, reason, message, e.FinishedAt) }

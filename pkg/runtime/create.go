@@ -107,14 +107,25 @@ func (c *Container) create(ctx context.Context, o CreateOptions) error {
 	if err != nil {
 		return fmt.Errorf("create container: %w", err)
 	}
-	return c.change(func(s *Status) {
-		s.State, s.Process = Created, result.Process
+	return c.created(result.Process, o)
+}
+
+// created is the commit point of a create.
+func (c *Container) created(process linux.Process, o CreateOptions) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.changeLocked(func(s *Status) {
+		s.State, s.Process = Created, process
 		s.StopSignal, s.SharedPID = o.StopSignal, o.SharedPID
 		s.TTY, s.Hooks = o.Spec.Process.Terminal, o.Spec.Hooks != nil
 		if o.Request != nil {
 			s.Request = o.Request
 		}
 	})
+	if err == nil && c.early != nil {
+		c.exitedLocked(*c.early) // it did not live to see this
+	}
+	return err
 }
 
 // writeBundle writes the OCI bundle and the directory of the log.

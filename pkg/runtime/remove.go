@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
+	"github.com/cri-node/cri-node/pkg/runtime/monitor"
 	"github.com/cri-node/cri-node/pkg/runtime/oci"
 )
 
@@ -32,6 +33,10 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 		return fmt.Errorf("remove container %s: %w", id, err)
 	}
 	defer unlock()
+	// An operation that was under way may have brought it to life.
+	if err := c.Kill(ctx); err != nil {
+		return fmt.Errorf("remove container %s: %w", id, err)
+	}
 	if err := c.teardown(ctx); err != nil {
 		return fmt.Errorf("remove container %s: %w", id, err)
 	}
@@ -43,23 +48,33 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 // everything from the id and the record, and may be repeated. Only the record
 // waits for the other steps: as long as something is left, it must be found.
 func (c *Container) teardown(ctx context.Context) error {
-	s := c.Status()
-	if s.State == Creating {
-		// A create under way in the monitor ends here.
-		if err := c.kill(ctx); err != nil {
-			return err
-		}
-	}
 	err := errors.Join(
 		c.endExecs(),
-		c.m.monitor.Forget(ctx, c.id),
+		c.endCreate(ctx),
 		c.deleteFromRuntime(ctx),
-		c.removeRootfs(ctx),
 	)
 	if err != nil {
 		return err
 	}
+	if err := errors.Join(c.m.monitor.Forget(ctx, c.id), c.removeRootfs(ctx)); err != nil {
+		return err
+	}
 	return errors.Join(linux.Discard(c.m.stateDir(c.id)), linux.Discard(c.m.recordDir(c.id)))
+}
+
+// endCreate waits until no create of this container is under way in the
+// monitor, which gives it up when the daemon that asked for it is gone.
+func (c *Container) endCreate(ctx context.Context) error {
+	if c.Status().State != Creating {
+		return nil
+	}
+	if err := c.kill(ctx); err != nil {
+		return err
+	}
+	if err := c.m.monitor.Forget(ctx, c.id); err != nil && !errors.Is(err, monitor.ErrState) {
+		return err
+	}
+	return nil // what lives nevertheless is in the cgroup, and ends with it
 }
 
 // deleteFromRuntime removes the OCI runtime's state and the cgroup.
@@ -67,17 +82,25 @@ func (c *Container) deleteFromRuntime(ctx context.Context) error {
 	s := c.Status()
 	runtime, err := c.driver()
 	if err != nil {
-		// The handler is not configured any more; what it kept is below a
-		// directory of the state, and the cgroup is known.
-		return c.removeCgroup(ctx, s)
+		return errors.Join(c.removeCgroup(ctx, s), c.deleteFromAll(ctx))
 	}
-	if s.State == Creating || s.State == Exited && s.Reason == ReasonStartError {
+	if s.State == Creating || s.Reason == ReasonStartError || s.Hooks {
 		return errors.Join(runtime.Delete(ctx, c.id, c.logFile()), c.removeCgroup(ctx, s))
 	}
 	if err := c.removeCgroup(ctx, s); err != nil {
 		return err
 	}
 	return runtime.Forget(c.id)
+}
+
+// deleteFromAll is for a container whose runtime nobody knows, because its
+// record is broken or the handler is not configured any more.
+func (c *Container) deleteFromAll(ctx context.Context) error {
+	var errs []error
+	for _, runtime := range c.m.config.Handlers {
+		errs = append(errs, runtime.Delete(ctx, c.id, c.logFile()))
+	}
+	return errors.Join(errs...)
 }
 
 func (c *Container) removeCgroup(ctx context.Context, s *Status) error {
