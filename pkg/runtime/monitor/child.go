@@ -65,6 +65,9 @@ func (c *child) spawn(ctx context.Context, cfg Config) error {
 			text = "it ended at once, see " + log.Name()
 		}
 		c.reap()
+		if strings.Contains(text, linux.ErrLocked.Error()) {
+			return fmt.Errorf("monitor does not start: %w", linux.ErrLocked)
+		}
 		return fmt.Errorf("monitor does not start: %s", text)
 	}
 	return nil

@@ -198,6 +198,10 @@ func (n *node) stop() {
 	if err := n.s.Shutdown(ctx); err != nil {
 		n.t.Error(err)
 	}
+	n.eventually("no monitor", func() bool {
+		lock, err := linux.Lock(filepath.Join(n.dir, "monitor", lockName))
+		return err == nil && lock.Close() == nil
+	})
 	b, err := os.ReadFile(filepath.Join(n.dir, "monitor", logName))
 	if err != nil || bytes.Contains(b, []byte("DATA RACE")) || bytes.Contains(b, []byte("panic:")) {
 		n.t.Error("the monitor has a fault", err)

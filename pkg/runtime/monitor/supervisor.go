@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
 // Config says where the monitor lives.
@@ -31,6 +33,8 @@ type Config struct {
 const (
 	firstPause = 20 * time.Millisecond
 	lastPause  = 5 * time.Second
+	// lockTime bounds Start.
+	lockTime = 30 * time.Second
 	// cancelTime is how long a canceled Create waits for its cleaning up.
 	cancelTime = 10 * time.Second
 )
@@ -79,7 +83,7 @@ func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
 	}
 	s := &Supervisor{cfg: cfg, holds: newHolds(), changed: make(chan struct{})}
 	s.events = newEventQueue(context.WithoutCancel(ctx), s.deliver)
-	l, err := s.connect(ctx)
+	l, err := s.connectFirst(ctx)
 	if err != nil {
 		s.events.stop()
 		s.holds.closeAll()
@@ -92,6 +96,25 @@ func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
 	return s, nil
 }
 
+// connectFirst connects, and is patient only with a monitor that holds the
+// lock and does not answer: one that is being started by somebody else, or
+// that was killed and is not quite gone.
+func (s *Supervisor) connectFirst(ctx context.Context) (*link, error) {
+	ctx, cancel := context.WithTimeout(ctx, lockTime)
+	defer cancel()
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		l, err := s.connect(ctx)
+		if err == nil || !errors.Is(err, linux.ErrLocked) {
+			return l, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
 // run keeps a connection until Close.
 func (s *Supervisor) run(ctx context.Context, l *link) {
 	for {
@@ -101,7 +124,7 @@ func (s *Supervisor) run(ctx context.Context, l *link) {
 		}
 		s.setLink(nil)
 		l.close()
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || s.isClosed() { // Shutdown ends the monitor first
 			return
 		}
 		s.cfg.Logger.Warn("monitor is lost; its containers go on", "pid", l.pid, "error", l.err)
@@ -111,6 +134,12 @@ func (s *Supervisor) run(ctx context.Context, l *link) {
 		s.cfg.Logger.Info("monitor is back", "pid", l.pid)
 		s.setLink(l)
 	}
+}
+
+func (s *Supervisor) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 // reconnect tries until it works; it returns nil only when ctx has ended.
