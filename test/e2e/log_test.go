@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -70,10 +71,11 @@ func TestLogReopen(t *testing.T) {
 			e.must(err)
 			before := len(entries)
 			e.eventually(10*time.Second, func() error {
-				if info, err := os.Stat(c.log); err != nil || info.Size() == 0 {
-					return fmt.Errorf("new log is empty: %v", err)
+				info, err := os.Stat(c.log)
+				if err == nil && info.Size() == 0 {
+					err = errors.New("new log is empty")
 				}
-				return nil
+				return err
 			})
 			entries, err = crilog.Read(old)
 			e.must(err)

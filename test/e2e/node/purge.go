@@ -154,7 +154,7 @@ func (n *Node) dropRules(ctx context.Context) error {
 func (n *Node) dropIptables(ctx context.Context, tool string) error {
 	out, err := exec.CommandContext(ctx, tool, "-t", "nat", "-S").Output()
 	if err != nil {
-		return nil // a machine without it has none of its rules
+		return nil //nolint:nilerr // a machine without it has none of its rules
 	}
 	number := map[string]int{}
 	var ours [][]string
@@ -181,7 +181,7 @@ func (n *Node) dropIptables(ctx context.Context, tool string) error {
 func (n *Node) dropNftables(ctx context.Context) error {
 	out, err := exec.CommandContext(ctx, "nft", "-a", "list", "ruleset").Output()
 	if err != nil {
-		return nil // a machine without it has none of its rules
+		return nil //nolint:nilerr // a machine without it has none of its rules
 	}
 	var table, chain []string
 	var errs []error
