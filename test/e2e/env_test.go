@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -389,13 +388,4 @@ func contains(e *env, what, text string, parts ...string) {
 			e.Errorf("%s lacks %q: %q", what, p, text)
 		}
 	}
-}
-
-// withLabels returns m with more entries.
-func withLabels(m map[string]string, kv ...string) map[string]string {
-	out := maps.Clone(m)
-	for i := 0; i+1 < len(kv); i += 2 {
-		out[kv[i]] = kv[i+1]
-	}
-	return out
 }

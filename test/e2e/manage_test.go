@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -233,4 +234,13 @@ func (e *env) cgroupValue(id, v1, v2 string) string {
 	}
 	e.Fatalf("no %s or %s of %s", v1, v2, id)
 	return ""
+}
+
+// withLabels returns m with more entries.
+func withLabels(m map[string]string, kv ...string) map[string]string {
+	out := maps.Clone(m)
+	for i := 0; i+1 < len(kv); i += 2 {
+		out[kv[i]] = kv[i+1]
+	}
+	return out
 }

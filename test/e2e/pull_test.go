@@ -17,6 +17,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-node/cri-node/test/e2e/image"
+	"github.com/cri-node/cri-node/test/e2e/node"
 	"github.com/cri-node/cri-node/test/e2e/registry"
 )
 
@@ -193,4 +194,50 @@ func TestPullResume(t *testing.T) {
 	if all, ranged := shared.registry.BlobRequests(); ranged == 0 {
 		t.Errorf("none of %d requests for blobs asked for a range", all)
 	}
+}
+
+// TestPullCutOffByKill resumes, and shows no half image.
+func TestPullCutOffByKill(t *testing.T) {
+	e := ownNode(t, node.Options{Number: 7})
+	ref := e.big("crash/pull:1", 4<<20)
+	reached := shared.registry.StallBlobs(3 << 20)
+	defer shared.registry.Release()
+	done := make(chan error, 1)
+	go func() { done <- e.node.Pull(t.Context(), ref) }()
+	select {
+	case <-reached:
+	case err := <-done:
+		t.Fatalf("pull ended before the stall: %v", err)
+	}
+	e.eventually(10*time.Second, func() error { return e.downloaded(1 << 20) })
+	e.must(e.node.Kill())
+	<-done
+	shared.registry.Release()
+	e.must(e.node.Restart(t.Context()))
+	if got := e.image(ref); got != nil {
+		t.Errorf("a half image is there: %v", got)
+	}
+	shared.registry.ForgetRequests()
+	e.must(e.node.Pull(t.Context(), ref))
+	if all, ranged := shared.registry.BlobRequests(); ranged == 0 {
+		t.Errorf("none of %d requests for blobs asked for a range", all)
+	}
+	if e.image(ref) == nil {
+		t.Error("no image after the second pull")
+	}
+	e.removeImage(ref)
+}
+
+// downloaded says whether a partial download of that size is on the disk.
+func (e *env) downloaded(size int64) error {
+	var most int64
+	err := walkFiles(e.node.Root, func(path string, info os.FileInfo) {
+		if !strings.Contains(path, "rootfs") && info.ModTime().After(time.Now().Add(-30*time.Second)) {
+			most = max(most, info.Size())
+		}
+	})
+	if err == nil && most < size {
+		err = fmt.Errorf("%d bytes are on the disk", most)
+	}
+	return err
 }
