@@ -20,6 +20,9 @@ const maxExecOutput = 16<<20 - 64<<10
 // When the timeout is over, the command and everything it started is dead
 // before the call returns.
 func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+	if err := spec.ValidateExecSync(r); err != nil {
+		return nil, err
+	}
 	c, err := s.findContainer(r.GetContainerId())
 	if err != nil {
 		return nil, err

@@ -138,7 +138,12 @@ func call[T any](ctx context.Context, l *link, op string, body any) (result T, e
 // callCancel does one call that, when ctx ends, is canceled and still awaited,
 // so that the caller knows how it ended.
 func (l *link) callCancel(ctx context.Context, op string, body any) (message, error) {
-	id, answer, err := l.begin(op, body, nil)
+	return l.callCancelFDs(ctx, op, body, nil)
+}
+
+// callCancelFDs also takes descriptors along, and ownership of them.
+func (l *link) callCancelFDs(ctx context.Context, op string, body any, fds []int) (message, error) {
+	id, answer, err := l.begin(op, body, fds)
 	if err != nil {
 		return message{}, err
 	}

@@ -50,6 +50,7 @@ const (
 	opHello      = "hello"
 	opUpgrade    = "upgrade"
 	opCreate     = "create"
+	opExec       = "exec" // with the three stdio descriptors
 	opCancel     = "cancel"
 	opReopen     = "reopen"
 	opResize     = "resize"

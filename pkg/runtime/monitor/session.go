@@ -161,6 +161,9 @@ func (s *session) call(ctx context.Context, msg *message) (body any, fds []int, 
 	switch msg.Op {
 	case opCreate:
 		return s.create(ctx, msg.Body)
+	case opExec:
+		body, err = s.exec(ctx, msg.Body, msg.fds)
+		return body, nil, err
 	case opCancel:
 		return s.cancel(msg.Body)
 	case opList:

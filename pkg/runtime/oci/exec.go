@@ -1,98 +1,46 @@
 package oci
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
-// ExecRequest is one more process in a running container.
-type ExecRequest struct {
-	ID      string
-	Process *specs.Process
-	// Dir is a private directory for this exec's files. It must exist; the
-	// caller removes it.
-	Dir            string
-	Stdin          io.Reader
-	Stdout, Stderr io.Writer
-}
-
-// drainTime is how long output is still read after the process has exited and
-// something it left behind holds its output open (CVE-2026-53495: for ever).
-const drainTime = 2 * time.Second
-
-// Exec runs a process in a container and waits for it. When ctx ends first, the
-// process and everything it started is killed before Exec returns, and the
-// error is that of ctx. The exit code is that of the process, 128+n where
-// signal n ended it; a process that could not be started is an error.
-func (r *Runtime) Exec(ctx context.Context, e ExecRequest) (int, error) {
-	document, err := json.Marshal(e.Process)
+// ExecCommand prepares one more process in a container: it writes the process
+// to dir, a private directory of this exec, and returns the command line that
+// starts it and leaves it to the caller, a child subreaper.
+func (r *Runtime) ExecCommand(id, dir string, process *specs.Process) ([]string, error) {
+	document, err := json.Marshal(process)
 	if err != nil {
-		return 0, fmt.Errorf("encode process: %w", err)
+		return nil, fmt.Errorf("encode process: %w", err)
 	}
-	processFile := filepath.Join(e.Dir, "process.json")
+	processFile := filepath.Join(dir, "process.json")
 	if err := linux.WriteFileAtomic(processFile, document, 0o600, linux.SurviveProcess); err != nil {
-		return 0, err
+		return nil, err
 	}
-	pidFile, logFile := PidFile(e.Dir), filepath.Join(e.Dir, "log")
-	argv := append(r.command(logFile), "exec", "--process", processFile, "--pid-file", pidFile, e.ID)
-
-	// The context does not kill the runtime: it would orphan the process in the
-	// container. killExec ends both.
-	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // see above
-	cmd.Dir, cmd.Env = "/", environment()
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = e.Stdin, e.Stdout, e.Stderr
-	cmd.WaitDelay = drainTime
-	if err := r.start(cmd); err != nil {
-		return 0, fmt.Errorf("run %s exec: %w", r.config.Path, err)
-	}
-	waited := make(chan error, 1)
-	go func() { waited <- cmd.Wait() }()
-	select {
-	case err = <-waited:
-	case <-ctx.Done():
-		killErr := errors.Join(KillExec(pidFile), ignoreDone(cmd.Process.Kill()))
-		_ = <-waited // it was killed, and says so
-		// The runtime may have brought the process to life after the first look.
-		return 0, errors.Join(context.Cause(ctx), killErr, KillExec(pidFile))
-	}
-	return r.exitCode(err, e.Dir, logFile)
+	return append(r.command(execLog(dir)), "exec", "--detach", "--process", processFile, "--pid-file", PidFile(dir), id), nil
 }
 
-// exitCode tells the exit code of the process from a failure of the runtime:
-// the runtime wrote a pid file only if there was a process, and logs an error
-// only if it could not run it.
-func (r *Runtime) exitCode(err error, dir, logFile string) (int, error) {
-	var exit *exec.ExitError
-	switch {
-	case err == nil || errors.Is(err, exec.ErrWaitDelay):
-		return 0, nil
-	case !errors.As(err, &exit):
-		return 0, fmt.Errorf("wait for exec: %w", err)
-	}
-	message := lastError(logFile, 0)
-	if message != "" || size(PidFile(dir)) == 0 {
-		return 0, &Error{Runtime: r.config.Handler, Verb: "exec", Message: sanitise(message), Err: err}
-	}
-	return exit.ExitCode(), nil
-}
-
-// PidFile is where Exec finds the pid of the process it started in dir.
+// PidFile is where the process of an exec in dir has its pid.
 func PidFile(dir string) string { return filepath.Join(dir, "pid") }
 
-// KillExec kills the process whose pid is in a pid file of Exec with all its
+func execLog(dir string) string { return filepath.Join(dir, "log") }
+
+// ExecError explains why the runtime could not start the process of an exec in
+// dir.
+func (r *Runtime) ExecError(dir string, cause error) error {
+	return &Error{Runtime: r.config.Handler, Verb: "exec", Message: Explain(execLog(dir), 0, cause.Error()), Err: cause}
+}
+
+// KillExec kills the process whose pid is in a pid file of an exec with all its
 // descendants and everything in its session. No pid file means no process.
 func KillExec(pidFile string) error {
 	b, err := os.ReadFile(pidFile)
@@ -115,12 +63,4 @@ func KillExec(pidFile string) error {
 		p = linux.Process{} // gone, and the pid may be someone else's by now
 	}
 	return linux.KillTree(pid, p)
-}
-
-// ignoreDone takes a process that has ended by itself as killed.
-func ignoreDone(err error) error {
-	if errors.Is(err, os.ErrProcessDone) {
-		return nil
-	}
-	return err
 }
