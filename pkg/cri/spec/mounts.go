@@ -118,7 +118,7 @@ func (b *builder) shm() specs.Mount {
 		return specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
 			Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}}
 	}
-	return specs.Mount{Destination: "/dev/shm", Type: "bind", Source: source, Options: []string{"rbind", private, "rw"}}
+	return specs.Mount{Destination: "/dev/shm", Type: "bind", Source: source, Options: []string{"rbind", private, "rw", "nosuid", "noexec", "nodev"}}
 }
 
 // podFiles are the files of a pod that its containers share. They can be
