@@ -26,8 +26,14 @@ type layerEntry struct {
 	refs    int
 	state   layerState
 	dir     string // while staged
-	partial string // file of its compressed bytes, while staged
+	partial string // file of its compressed bytes, while staged; "" once gone
 	usage   layer.Usage
+	// implied are directories that the layer does not list, while staged;
+	// afterwards they are in its record.
+	implied     []string
+	hasImplied  bool
+	rootImplied bool
+	opaqueRoot  bool // hides all layers below
 }
 
 type layerState int
@@ -50,6 +56,9 @@ type layerUsage struct {
 	DiffID digest.Digest `json:"diffID"`
 	Bytes  int64         `json:"bytes"`
 	Inodes int64         `json:"inodes"`
+	// Implied and OpaqueRoot: see layer.Result.
+	Implied    []escapedPath `json:"implied,omitempty"`
+	OpaqueRoot bool          `json:"opaqueRoot,omitempty"`
 }
 
 const (
@@ -94,7 +103,7 @@ func (s *Store) unrefLayer(d digest.Digest, keepPartial bool) {
 	switch l.state {
 	case layerStaged:
 		s.discard(l.dir)
-		if !keepPartial {
+		if !keepPartial && l.partial != "" {
 			s.removePartial(l.partial)
 		}
 	case layerCommitted:

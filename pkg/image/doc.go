@@ -13,7 +13,7 @@
 //	blobs/sha256/<hex>              indexes, manifests and configs, as in an OCI layout
 //	images/<hex>.json               one record for each image: names, blobs, layers
 //	layers/<hex>/diff/              what the layer with this diff ID unpacks to
-//	layers/<hex>/usage.json         its size; written with it
+//	layers/<hex>/usage.json         its size, and what its tar did not list; written with it
 //	rootfs/<id>/rootfs.json         which layers a container stands on
 //	rootfs/<id>/{upper,work}/       its writable layer
 //	staging/                        layers being unpacked
@@ -26,12 +26,27 @@
 //
 // Each layer makes one pass: socket, sha256, decompression, sha256, files. The
 // compressed bytes also go to a file in partial, without a sync, from which a
-// pull goes on after a crash or a shutdown; it is gone once the layer is in
-// place, or when the last client cancels.
+// pull goes on after a crash or a shutdown; it is gone once all layers of the
+// image are staged, or when the last client cancels.
 //
 //	layer:  absent --verified--> staged --committed--> committed --last reference--> trash
-//	image:  all layers staged -> blobs written -> one syncfs -> layers renamed
-//	        -> record written and synced (the commit point) -> visible
+//	image:  all layers staged -> unlisted directories inherit -> blobs written
+//	        -> one syncfs -> layers renamed -> record written and synced (the
+//	        commit point) -> visible
+//
+// # Unlisted directories
+//
+// A layer may have tmp/x and no entry for tmp. Its own tmp, 0755 of root, then
+// hides the mode of the one below, so it gets mode, owner, time and attributes
+// of the highest lower layer of the image that lists tmp, unless something in
+// between hides that one (package layer, Inherit). This is the only thing in a
+// layer that depends on what is below it. As layers are shared by diff ID, it
+// happens once, before the layer becomes visible: the first image wins, and in
+// another image with the same layer over other parents such a directory looks
+// as in the first. Images that share a layer mostly share what is below it too.
+// The root of the whole is not concerned: it is that of the writable layer,
+// which each rootfs gets anew, with the metadata of the highest layer that lists
+// its root.
 //
 // # References
 //

@@ -49,7 +49,7 @@ type fakeManifest struct {
 	body      []byte
 }
 
-func newFakeRegistry(t *testing.T) *fakeRegistry {
+func newFakeRegistry(t testing.TB) *fakeRegistry {
 	t.Helper()
 	f := &fakeRegistry{blobs: map[digest.Digest][]byte{}, manifests: map[string]fakeManifest{}}
 	f.Server = httptest.NewServer(f)
@@ -219,7 +219,7 @@ func noise(n int, seed uint32) string {
 }
 
 // open opens a store, and closes it with the test where the test does not.
-func open(t *testing.T, root string, change ...func(*Config)) *Store {
+func open(t testing.TB, root string, change ...func(*Config)) *Store {
 	t.Helper()
 	c := Config{Root: root, ProgressTimeout: 5 * time.Second}
 	for _, f := range change {
@@ -237,7 +237,7 @@ func open(t *testing.T, root string, change ...func(*Config)) *Store {
 	return s
 }
 
-func pull(t *testing.T, s *Store, ref string) string {
+func pull(t testing.TB, s *Store, ref string) string {
 	t.Helper()
 	id, err := s.Pull(t.Context(), PullRequest{Ref: ref})
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -17,7 +16,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cri-node/cri-node/pkg/image/registry"
-	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
 // PullRequest is one image to pull.
@@ -310,81 +308,4 @@ func (s *Store) hasLayer(d digest.Digest) bool {
 	defer s.mu.Unlock()
 	l := s.layers[d]
 	return l != nil && l.state != layerAbsent
-}
-
-// commit makes a pulled image durable and then visible:
-//
-//  1. blobs are written, layers lie in staging, nothing refers to them;
-//  2. one syncfs for all of it;
-//  3. layers are renamed into place, and the directory is synced;
-//  4. the record of the image is written and synced.
-//
-// A crash before 4 leaves content without references, which the next Open
-// collects.
-func (s *Store) commit(ctx context.Context, p *pulled, refs []string) error {
-	s.commits.Lock()
-	defer s.commits.Unlock()
-	staged, missing := s.uncommitted(p)
-	if len(missing) > 0 || len(staged) > 0 {
-		for _, d := range missing {
-			if err := s.storeBlob(d.ref.Digest, d.content); err != nil {
-				return err
-			}
-		}
-		if err := s.syncRoot(); err != nil {
-			return fmt.Errorf("sync layers: %w", err)
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	for _, d := range staged {
-		if err := s.commitLayer(d); err != nil {
-			return fmt.Errorf("commit layer %s: %w", d, err)
-		}
-	}
-	if len(staged) > 0 {
-		if err := linux.SyncDir(s.path(dirLayers)); err != nil {
-			return err
-		}
-	}
-	return s.publish(p.record, p.config, refs)
-}
-
-func (s *Store) uncommitted(p *pulled) (staged []digest.Digest, missing []rawDocument) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range p.layers {
-		if s.layers[l.diffID].state == layerStaged {
-			staged = append(staged, l.diffID)
-		}
-	}
-	for _, d := range p.documents {
-		if !s.blobs[d.ref.Digest].stored {
-			missing = append(missing, d)
-		}
-	}
-	return staged, missing
-}
-
-// commitLayer renames a staged layer into place. The caller holds s.commits
-// and a reference to the layer.
-func (s *Store) commitLayer(d digest.Digest) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.layers[d]
-	target := s.layerDir(d)
-	err := os.Rename(l.dir, target)
-	if errors.Is(err, os.ErrExist) {
-		// What could not be discarded when its last reference went.
-		if err = s.toTrash(target); err == nil {
-			err = os.Rename(l.dir, target)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	s.removePartial(l.partial)
-	l.state, l.dir, l.partial = layerCommitted, "", ""
-	return nil
 }

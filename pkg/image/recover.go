@@ -14,7 +14,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"k8s.io/klog/v2"
 
-	"github.com/cri-node/cri-node/pkg/image/layer"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
@@ -63,9 +62,9 @@ func (s *Store) recoverLayers(ctx context.Context) error {
 	}
 	for _, e := range entries {
 		dir := s.path(dirLayers, e.Name())
-		d, usage, err := loadLayer(dir)
-		if err == nil && d.Encoded() != e.Name() {
-			err = fmt.Errorf("%w: layer %s lies at %s", linux.ErrBroken, d, e.Name())
+		record, err := loadLayer(dir)
+		if err == nil && record.DiffID.Encoded() != e.Name() {
+			err = fmt.Errorf("%w: layer %s lies at %s", linux.ErrBroken, record.DiffID, e.Name())
 		}
 		if err != nil {
 			klog.FromContext(ctx).Error(err, "Layer is damaged, images with it will have to be pulled again", "layer", e.Name())
@@ -74,27 +73,29 @@ func (s *Store) recoverLayers(ctx context.Context) error {
 			}
 			continue
 		}
-		s.layers[d] = &layerEntry{state: layerCommitted, usage: usage}
+		l := &layerEntry{state: layerCommitted}
+		l.describe(record)
+		s.layers[record.DiffID] = l
 	}
 	return nil
 }
 
-func loadLayer(dir string) (digest.Digest, layer.Usage, error) {
+func loadLayer(dir string) (layerUsage, error) {
 	u, _, err := linux.LoadRecord[layerUsage](filepath.Join(dir, layerRecord))
 	if err != nil {
-		return "", layer.Usage{}, err
+		return layerUsage{}, err
 	}
 	if err := validateDigest(u.DiffID); err != nil {
-		return "", layer.Usage{}, err
+		return layerUsage{}, err
 	}
 	info, err := os.Lstat(filepath.Join(dir, layerDiff))
 	if err != nil {
-		return "", layer.Usage{}, err
+		return layerUsage{}, err
 	}
 	if !info.IsDir() {
-		return "", layer.Usage{}, fmt.Errorf("%w: %s is no directory", linux.ErrBroken, layerDiff)
+		return layerUsage{}, fmt.Errorf("%w: %s is no directory", linux.ErrBroken, layerDiff)
 	}
-	return u.DiffID, layer.Usage{Bytes: u.Bytes, Inodes: u.Inodes}, nil
+	return u, nil
 }
 
 // recoverImages enters all images that are whole and moves the records of the

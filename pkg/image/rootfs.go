@@ -10,13 +10,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"k8s.io/klog/v2"
 
-	"github.com/cri-node/cri-node/pkg/image/layer"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
@@ -43,6 +41,7 @@ type rootfsEntry struct {
 	broken error
 	made   chan struct{} // closed when PrepareRootfs is through with it
 	failed error         // what PrepareRootfs then says
+	usage  measured
 }
 
 const (
@@ -54,8 +53,9 @@ const (
 func (s *Store) rootfsDir(id string) string { return s.path(dirRootfs, id) }
 
 // PrepareRootfs makes the writable layer of a container on top of an image,
-// given by ID, and holds the image's layers until RemoveRootfs. It does not
-// mount. Doing it again for the same image is a success.
+// given by ID, and holds the image's layers until RemoveRootfs. The mode and
+// owner of the container's root directory are those that the image says. It
+// does not mount. Doing it again for the same image is a success.
 func (s *Store) PrepareRootfs(ctx context.Context, containerID, imageID string) error {
 	if !validRootfsID(containerID) {
 		return fmt.Errorf("rootfs id %.80q: %w", containerID, errdefs.ErrInvalidArgument)
@@ -81,7 +81,7 @@ func (s *Store) PrepareRootfs(ctx context.Context, containerID, imageID string) 
 		}
 	}
 	defer close(entry.made)
-	if err := s.makeRootfs(containerID, entry.record); err != nil {
+	if err := s.makeRootfs(ctx, containerID, entry.record); err != nil {
 		entry.failed = errors.Join(fmt.Errorf("prepare rootfs %s: %w", containerID, err), os.RemoveAll(s.rootfsDir(containerID)))
 		s.leaveRootfs(containerID)
 	}
@@ -125,7 +125,7 @@ func (s *Store) leaveRootfs(containerID string) {
 
 // makeRootfs writes the record last: a directory without one is a leftover.
 // None of it is synced, because a container does not outlive the boot.
-func (s *Store) makeRootfs(id string, r rootfsRecord) error {
+func (s *Store) makeRootfs(ctx context.Context, id string, r rootfsRecord) error {
 	dir := s.rootfsDir(id)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
@@ -136,6 +136,9 @@ func (s *Store) makeRootfs(id string, r rootfsRecord) error {
 	}
 	// This mode is that of the container's /, and must not depend on a umask.
 	if err := os.Chmod(upper, 0o755); err != nil {
+		return err
+	}
+	if err := s.inheritUpper(ctx, upper, r.Layers); err != nil {
 		return err
 	}
 	if err := os.Mkdir(filepath.Join(dir, rootfsWork), 0o700); err != nil {
@@ -208,9 +211,9 @@ func (s *Store) MountRootfs(ctx context.Context, containerID, target string, o R
 	return nil
 }
 
-// lowerDirs lists the layers of a rootfs, highest first, as overlayfs takes
-// them. It refuses one directory twice, and need not have it: what a layer
-// brings when it comes again lower down is all hidden by the first.
+// lowerDirs lists the directories of a rootfs's layers, highest first. Those
+// below a layer that hides them all are left out: overlayfs merges the roots of
+// its layers whatever they are marked with.
 func (s *Store) lowerDirs(id string) ([]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,9 +225,10 @@ func (s *Store) lowerDirs(id string) ([]string, error) {
 		return nil, fmt.Errorf("rootfs %s: %w: %w", id, e.broken, errdefs.ErrFailedPrecondition)
 	}
 	var dirs []string
-	for _, d := range slices.Backward(e.record.Layers) {
-		if dir := filepath.Join(s.layerDir(d), layerDiff); !slices.Contains(dirs, dir) {
-			dirs = append(dirs, dir)
+	for _, d := range stackOrder(e.record.Layers) {
+		dirs = append(dirs, filepath.Join(s.layerDir(d), layerDiff))
+		if s.layers[d].opaqueRoot {
+			break
 		}
 	}
 	if len(dirs) == 0 {
@@ -281,52 +285,6 @@ func (s *Store) ListRootfs() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Sorted(maps.Keys(s.rootfses))
-}
-
-// RootfsUsage measures the writable layer of a container by walking it. Paths
-// in it are the container's to change at any moment, so the walk cannot leave
-// it.
-func (s *Store) RootfsUsage(containerID string) (layer.Usage, error) {
-	s.mu.Lock()
-	known := s.rootfses[containerID] != nil
-	s.mu.Unlock()
-	if !known {
-		return layer.Usage{}, fmt.Errorf("rootfs %s: %w", containerID, errdefs.ErrNotFound)
-	}
-	root, err := os.OpenRoot(filepath.Join(s.rootfsDir(containerID), rootfsUpper))
-	if err != nil {
-		return layer.Usage{}, err
-	}
-	var u layer.Usage
-	seen := map[uint64]bool{} // inodes with several links
-	err = fs.WalkDir(root.FS(), ".", func(_ string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return skipVanished(err)
-		}
-		info, err := e.Info()
-		if err != nil {
-			return skipVanished(err)
-		}
-		st, ok := info.Sys().(*syscall.Stat_t)
-		if !ok || seen[st.Ino] {
-			return nil
-		}
-		if st.Nlink > 1 && !info.IsDir() {
-			seen[st.Ino] = true
-		}
-		u.Bytes += st.Blocks * 512
-		u.Inodes++
-		return nil
-	})
-	return u, errors.Join(err, root.Close())
-}
-
-// skipVanished lets a walk go on where the container was quicker.
-func skipVanished(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
-		return nil
-	}
-	return err
 }
 
 // recoverRootfses enters all rootfs directories. One without a record was

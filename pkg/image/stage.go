@@ -58,10 +58,10 @@ func (s *Store) stageOnce(ctx context.Context, session *registry.Session, l laye
 	if err != nil {
 		return false, errors.Join(err, d.Close())
 	}
-	usage, err := s.unpack(ctx, d, l, dir)
+	result, err := s.unpack(ctx, d, l, dir)
 	err = errors.Join(err, d.Close())
+	record := newLayerUsage(l.diffID, result)
 	if err == nil {
-		record := layerUsage{DiffID: l.diffID, Bytes: usage.Bytes, Inodes: usage.Inodes}
 		err = linux.SaveRecord(filepath.Join(dir, layerRecord), record, linux.SurviveProcess)
 	}
 	if err != nil {
@@ -75,7 +75,7 @@ func (s *Store) stageOnce(ctx context.Context, session *registry.Session, l laye
 		// Pieces of different answers may just not belong together.
 		return wrong && d.resumed, err
 	}
-	s.stagedLayer(l, dir, usage)
+	s.stagedLayer(l, dir, record)
 	return false, nil
 }
 
@@ -83,7 +83,7 @@ func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(e
 
 // stagedLayer notes a finished layer, unless nobody needs it any more or
 // another blob has brought the same one.
-func (s *Store) stagedLayer(l layerSource, dir string, usage layer.Usage) {
+func (s *Store) stagedLayer(l layerSource, dir string, record layerUsage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.layers[l.diffID]
@@ -92,17 +92,19 @@ func (s *Store) stagedLayer(l layerSource, dir string, usage layer.Usage) {
 		s.removePartial(s.partialPath(l.key()))
 		return
 	}
-	e.state, e.dir, e.usage, e.partial = layerStaged, dir, usage, s.partialPath(l.key())
+	e.state, e.dir, e.partial = layerStaged, dir, s.partialPath(l.key())
+	e.describe(record)
+	e.implied = record.implied()
 }
 
 // unpack runs the line: two goroutines and the caller, each with a few blocks
 // of room, so that the slowest step sets the pace and not their sum.
 //
 //	download -> sha256 -> | -> decompress -> sha256 -> | -> layer.Apply
-func (s *Store) unpack(ctx context.Context, d *download, l layerSource, dir string) (usage layer.Usage, err error) {
+func (s *Store) unpack(ctx context.Context, d *download, l layerSource, dir string) (result layer.Result, err error) {
 	diff := filepath.Join(dir, layerDiff)
 	if err := os.Mkdir(diff, 0o700); err != nil {
-		return usage, err
+		return result, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	var line sync.WaitGroup
@@ -119,7 +121,7 @@ func (s *Store) unpack(ctx context.Context, d *download, l layerSource, dir stri
 		defer plain.Close()
 		content.run(plain)
 	})
-	usage, err = layer.Apply(ctx, content, diff, s.config.Limits)
+	result, err = layer.Apply(ctx, content, diff, s.config.Limits)
 	if err == nil {
 		// Apply has seen the end, but may not have asked for it.
 		_, err = io.Copy(io.Discard, content)
@@ -131,15 +133,15 @@ func (s *Store) unpack(ctx context.Context, d *download, l layerSource, dir stri
 			// Whatever came of it further down is not the cause.
 			err = d.failed
 		}
-		return usage, err
+		return result, err
 	}
 	if got := blob.digest(l.blob.Digest.Algorithm()); got != l.blob.Digest || blob.total != l.blob.Size {
-		return usage, malformed("blob has digest %s and %d bytes, want %s and %d", got, blob.total, l.blob.Digest, l.blob.Size)
+		return result, malformed("blob has digest %s and %d bytes, want %s and %d", got, blob.total, l.blob.Digest, l.blob.Size)
 	}
 	if got := content.digest(l.diffID.Algorithm()); got != l.diffID {
-		return usage, malformed("blob unpacks to diff id %s, the image config says %s", got, l.diffID)
+		return result, malformed("blob unpacks to diff id %s, the image config says %s", got, l.diffID)
 	}
-	return usage, nil
+	return result, nil
 }
 
 // decompress tells gzip and zstd by their first bytes; anything else is taken

@@ -123,6 +123,7 @@ func (a *applier) directory(ctx context.Context, parent *directory, base string,
 	}
 	a.usage.Inodes++
 	a.usage.Bytes += dirBytes
+	delete(a.implied, joinPath(parent.path, base))
 	dir, err := a.dirs.child(parent, base)
 	if err != nil {
 		return err
@@ -130,8 +131,10 @@ func (a *applier) directory(ctx context.Context, parent *directory, base string,
 	return dir.setMeta(m)
 }
 
-// makeMissing creates a parent directory that the tar has not listed, yet.
-func (a *applier) makeMissing(fd int, base string) error {
+// makeMissing creates a parent directory that the tar has not listed, yet. Its
+// path is p, and its parent is open as fd.
+func (a *applier) makeMissing(fd int, p string) error {
+	_, base := splitPath(p)
 	if err := a.charge(1); err != nil {
 		return err
 	}
@@ -140,7 +143,10 @@ func (a *applier) makeMissing(fd int, base string) error {
 		return err
 	}
 	err = mkdirat(fd, base)
-	if errors.Is(err, unix.EEXIST) {
+	switch {
+	case err == nil:
+		a.imply(p)
+	case errors.Is(err, unix.EEXIST):
 		st, serr := statAt(fd, base)
 		if serr != nil {
 			return serr
@@ -281,6 +287,7 @@ func (a *applier) whiteout(n entryName) error {
 		return err
 	}
 	if n.kind == nameOpaque {
+		a.opaqueRoot = a.opaqueRoot || parent.path == ""
 		return setOpaque(parent.fd)
 	}
 	parent.dirty = true
@@ -297,7 +304,9 @@ func (a *applier) whiteout(n entryName) error {
 		return err
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		// Overlayfs would merge it with the directory below.
+		// Overlayfs would merge it with the directory below, and so would
+		// Inherit.
+		delete(a.implied, joinPath(parent.path, n.base))
 		return setOpaqueAt(parent.fd, n.base)
 	}
 	return nil

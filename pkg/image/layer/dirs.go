@@ -95,9 +95,9 @@ func (d *dirs) close(restore bool) error {
 func (d *dirs) invalidate() { d.stale = true }
 
 // find returns the directory at path p, as the layer itself would see it. If
-// it or a parent is missing, makeMissing is asked to create it in a directory
-// that is passed as fd; without makeMissing that is ENOENT.
-func (d *dirs) find(p string, makeMissing func(fd int, base string) error) (*directory, error) {
+// it or a parent is missing, makeMissing is asked to create path p in its
+// parent directory fd; without makeMissing that is ENOENT.
+func (d *dirs) find(p string, makeMissing func(fd int, p string) error) (*directory, error) {
 	if p == "" {
 		return d.root, nil
 	}
@@ -171,7 +171,7 @@ type walk struct {
 	fd          int    // of the directory it stands in, owned; -1 is the root
 	path        string // of the same, without symlinks
 	depth       int
-	makeMissing func(fd int, base string) error
+	makeMissing func(fd int, p string) error
 }
 
 func (w *walk) run(p string) error {
@@ -225,7 +225,7 @@ func (w *walk) step(component string) (target string, err error) {
 		}
 	}
 	if (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) && w.makeMissing != nil {
-		if err := w.makeMissing(w.here(), component); err != nil {
+		if err := w.makeMissing(w.here(), joinPath(w.path, component)); err != nil {
 			return "", err
 		}
 		fd, err = openDirAt(w.here(), component)

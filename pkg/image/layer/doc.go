@@ -19,11 +19,13 @@
 //
 // An opaque marker in the layer's root sets the attribute on the directory
 // itself. Overlayfs merges the roots of all layers regardless of it: who
-// stacks the layers has to leave out those below.
+// stacks the layers has to leave out those below ([Result].OpaqueRoot).
 //
 // A directory that the tar does not list but has files in becomes 0755, root.
 // This holds for the layer's root too; until the last entry is written it
-// keeps the mode it was given.
+// keeps the mode it was given. Such a directory would hide the mode of the one
+// below it, 1777 of /tmp for instance, so Apply reports it, and [Inherit] gives
+// it the metadata that it has in the layers below.
 //
 // # Confinement
 //

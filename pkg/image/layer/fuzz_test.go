@@ -48,6 +48,14 @@ func verify(t *testing.T, data []byte) {
 	if got := inodes(t, s.layer); got != usage.Inodes {
 		t.Fatalf("usage says %d inodes, there are %d", usage.Inodes, got)
 	}
+	for _, p := range usage.Implied {
+		if st := lstat(t, s.layer, p); st.Mode != unix.S_IFDIR|0o755 || st.Uid != 0 {
+			t.Fatalf("implied directory %q has mode %o, owner %d", p, st.Mode, st.Uid)
+		}
+	}
+	if err := Inherit(t.Context(), []Stacked{{Dir: s.layer, Implied: usage.Implied, Fixed: true}, {Dir: s.layer, Implied: usage.Implied}}); err != nil {
+		t.Fatalf("inherit: %v", err)
+	}
 	for p := range tree(t, s.layer) {
 		for name, value := range xattrs(t, s.layer+"/"+p) {
 			if !takeXattr(name) && (name != opaqueXattr || value != "y") {

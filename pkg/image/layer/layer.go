@@ -66,16 +66,30 @@ type Usage struct {
 	Inodes int64
 }
 
+// Result is what Apply has to say about a layer.
+type Result struct {
+	Usage
+	// Implied are the directories that the tar has files in but does not
+	// list, as paths from the layer's root without symlinks, sorted; "." is the
+	// root. They are 0755, root, and what Inherit is for. What a whiteout in
+	// the same layer made anew is not among them. Only the first 4096 are, and
+	// no more than 256 KiB of paths.
+	Implied []string
+	// OpaqueRoot says that the layer hides all layers below it. Overlayfs has
+	// to be told, by leaving those out.
+	OpaqueRoot bool
+}
+
 // Apply unpacks the uncompressed tar stream r into the empty directory dir. It
 // reads r to its end, so that a digest the caller computes over r covers every
 // byte of it, also those behind the archive's end mark.
 //
 // Apply checks ctx at every entry and every chunk, but cannot interrupt a
 // blocked Read of r: make that end when ctx does.
-func Apply(ctx context.Context, r io.Reader, dir string, o Options) (Usage, error) {
+func Apply(ctx context.Context, r io.Reader, dir string, o Options) (Result, error) {
 	root, err := openRoot(dir)
 	if err != nil {
-		return Usage{}, err
+		return Result{}, err
 	}
 	o = o.withDefaults()
 	buf := buffers.Get().(*[]byte)
@@ -89,12 +103,16 @@ func Apply(ctx context.Context, r io.Reader, dir string, o Options) (Usage, erro
 	}
 	a.tr = tar.NewReader(a.in)
 	err = a.run(ctx)
+	var implied []string
+	if err == nil {
+		implied, err = a.impliedPaths()
+	}
 	err = errors.Join(err, a.dirs.close(err == nil))
 	a.in.release()
 	if err != nil {
-		return Usage{}, err
+		return Result{}, err
 	}
-	return a.usage, nil
+	return Result{Usage: a.usage, Implied: implied, OpaqueRoot: a.opaqueRoot}, nil
 }
 
 // openRoot opens the directory to fill. It insists on an empty one because the
@@ -131,6 +149,10 @@ type applier struct {
 	bytes   int64
 	isRoot  bool        // this process's files are owned by 0:0
 	root    *tar.Header // what the tar says of the root directory, if anything
+
+	implied      map[string]bool // may hold what is no directory any more
+	impliedBytes int
+	opaqueRoot   bool
 }
 
 func (a *applier) run(ctx context.Context) error {

@@ -201,7 +201,7 @@ func TestSparseMaps(t *testing.T) {
 			s := newSandbox(t)
 			usage, err := s.apply(t.Context(), append(archive, endMark...), Options{})
 			must(t, err)
-			if st := lstat(t, s.layer, "f"); st.Size != size || st.Blocks*512 > 16<<10 || usage != (Usage{Bytes: pageSize, Inodes: 1}) {
+			if st := lstat(t, s.layer, "f"); st.Size != size || st.Blocks*512 > 16<<10 || usage.Usage != (Usage{Bytes: pageSize, Inodes: 1}) {
 				t.Errorf("size %d, %d blocks, usage %+v", st.Size, st.Blocks, usage)
 			}
 			f, err := os.Open(filepath.Join(s.layer, "f"))
@@ -223,7 +223,7 @@ func TestUsage(t *testing.T) {
 		file("i/.wh.w", ""), file("r", strings.Repeat("x", 50000)), file("r", "x"), file("t/u/v", "x"), file("t", "")), Options{})
 	must(t, err)
 	// d, d/f, s, i, i/w, r, t; and the data of d/f, r, the directories d and i.
-	if want := (Usage{Bytes: 2*pageSize + pageSize + 2*dirBytes, Inodes: 7}); usage != want {
+	if want := (Usage{Bytes: 2*pageSize + pageSize + 2*dirBytes, Inodes: 7}); usage.Usage != want {
 		t.Errorf("usage %+v, want %+v", usage, want)
 	}
 	if got := inodes(t, s.layer); got != usage.Inodes {

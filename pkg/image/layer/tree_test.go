@@ -267,6 +267,6 @@ func inodes(t testing.TB, root string) int64 {
 	return int64(len(seen))
 }
 
-func (s *sandbox) apply(ctx context.Context, data []byte, o Options) (Usage, error) {
+func (s *sandbox) apply(ctx context.Context, data []byte, o Options) (Result, error) {
 	return Apply(ctx, bytes.NewReader(data), s.layer, o)
 }
