@@ -69,6 +69,10 @@ func code(err error) codes.Code {
 		return codes.PermissionDenied
 	case errdefs.IsUnauthorized(err):
 		return codes.Unauthenticated
+	case errdefs.IsAborted(err):
+		return codes.Aborted
+	case errdefs.IsDataLoss(err):
+		return codes.DataLoss
 	case errdefs.IsInternal(err):
 		return codes.Internal
 	}
