@@ -91,6 +91,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		Root:              filepath.Join(cfg.Root, "image"),
 		CertsDirs:         cfg.Image.CertsDirs,
 		AuthFiles:         cfg.Image.AuthFiles,
+		TrustedRealms:     cfg.Image.TrustedRealms,
 		MaxParallelLayers: cfg.Image.MaxParallelLayers,
 		ProgressTimeout:   cfg.Image.ProgressTimeout.Duration,
 		PinnedImages:      cfg.Image.Pinned,

@@ -49,6 +49,7 @@ const (
 type Image struct {
 	CertsDirs         []string `toml:"certs_dirs"`
 	AuthFiles         []string `toml:"auth_files"`
+	TrustedRealms     []string `toml:"trusted_realms"`
 	MaxParallelLayers int      `toml:"max_parallel_layers"`
 	ProgressTimeout   Duration `toml:"progress_timeout"`
 	Pinned            []string `toml:"pinned"`

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -88,6 +89,11 @@ func (v *validator) log(l Log) {
 func (v *validator) image(i Image) {
 	v.absolutePaths("image.certs_dirs", i.CertsDirs)
 	v.absolutePaths("image.auth_files", i.AuthFiles)
+	for _, host := range i.TrustedRealms {
+		u, err := url.Parse("https://" + host)
+		v.require(err == nil && host != "" && u.Host == host && !strings.HasSuffix(host, ":"),
+			"image.trusted_realms", "%q is no HOST or HOST:PORT", host)
+	}
 	v.require(i.MaxParallelLayers >= 1 && i.MaxParallelLayers <= 64,
 		"image.max_parallel_layers", "is %d, want 1 to 64", i.MaxParallelLayers)
 	v.require(i.ProgressTimeout.Duration >= time.Second,
