@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -161,14 +162,8 @@ func (s *Store) discard(dir string) {
 }
 
 func (s *Store) toTrash(path string) error {
-	trash, err := os.MkdirTemp(s.path(dirTrash), "")
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(path, filepath.Join(trash, filepath.Base(path))); err != nil {
-		return errors.Join(err, os.Remove(trash))
-	}
-	return nil
+	// One rename and nothing before it: the collector deletes whatever it finds.
+	return os.Rename(path, filepath.Join(s.path(dirTrash), rand.Text()+"-"+filepath.Base(path)))
 }
 
 func (s *Store) wakeCollector() {

@@ -105,6 +105,9 @@ func (c *Cgroups) dirs(cgroup string) []string {
 			dirs = append(dirs, c.dir(controller, cgroup))
 		}
 	}
+	if c.hybrid { // runc makes its cgroups there as well
+		dirs = append(dirs, filepath.Join(CgroupRoot, "unified", path.Clean("/"+cgroup)))
+	}
 	return dirs
 }
 

@@ -162,7 +162,7 @@ func (c *call) bridgeGC(conf *bridgeConf) (err error) {
 	}
 	err = errors.Join(ipam.releaseInvalid(keep), ipam.close())
 	if conf.IPMasq && !c.embedded() {
-		err = errors.Join(err, gcPodRules(conf.Name, keep))
+		err = errors.Join(err, c.op.n.masq.gcPodRules(conf.Name, keep))
 	}
 	return err
 }

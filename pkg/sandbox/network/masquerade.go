@@ -43,6 +43,7 @@ const (
 
 // masquerade keeps the static rules in place.
 type masquerade struct {
+	rules   sync.Mutex // a listing must not meet a change of our own
 	mu      sync.Mutex
 	subnets []netip.Prefix // what there are rules for; nil before the first pod
 	checked time.Time
@@ -216,7 +217,7 @@ func (c *call) masquerade(conf *bridgeConf, r *current.Result) error {
 	case c.embedded() && c.op.n.masq.usable():
 		return c.op.n.masq.ensure(subnets)
 	case c.podRules(conf):
-		return addPodRules(conf.Name, c.ifname, c.id, nets)
+		return c.op.n.masq.addPodRules(conf.Name, c.ifname, c.id, nets)
 	}
 	return ip.SetupIPMasqForNetworks(conf.IPMasqBackend, nets, conf.Name, c.ifname, c.id)
 }
@@ -231,7 +232,7 @@ func (c *call) unmasquerade(conf *bridgeConf, nets []*net.IPNet) error {
 	case c.embedded() && c.op.n.masq.usable():
 		return nil
 	case c.podRules(conf):
-		return deletePodRules(podRulePrefix(conf.Name, c.ifname, c.id), nil)
+		return c.op.n.masq.deletePodRules(podRulePrefix(conf.Name, c.ifname, c.id), nil)
 	}
 	return ip.TeardownIPMasqForNetworks(nets, conf.Name, c.ifname, c.id)
 }
@@ -256,7 +257,9 @@ func toPrefix(n *net.IPNet) (netip.Prefix, error) {
 }
 
 // addPodRules makes the rules of one pod and what they hang on.
-func addPodRules(network, ifname, id string, nets []*net.IPNet) error {
+func (m *masquerade) addPodRules(network, ifname, id string, nets []*net.IPNet) error {
+	m.rules.Lock()
+	defer m.rules.Unlock()
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
@@ -296,41 +299,57 @@ func addPodRules(network, ifname, id string, nets []*net.IPNet) error {
 }
 
 // deletePodRules removes the rules whose comment begins with prefix, but for
-// those keep wants; a nil keep wants none.
-func deletePodRules(prefix string, keep func(comment string) bool) error {
+// those keep wants; a nil keep wants none. It looks until a listing shows none:
+// one that another change of the ruleset interrupts can miss rules, and a rule
+// that somebody else deletes first takes the whole transaction down.
+func (m *masquerade) deletePodRules(prefix string, keep func(comment string) bool) error {
+	m.rules.Lock()
+	defer m.rules.Unlock()
+	for clean := 0; clean < 2; {
+		deleted, err := deletePodRulesOnce(prefix, keep)
+		if err != nil {
+			return err
+		}
+		if deleted == 0 {
+			clean++
+		}
+	}
+	return nil
+}
+
+func deletePodRulesOnce(prefix string, keep func(comment string) bool) (deleted int, err error) {
 	conn, err := nftables.New()
 	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
+		return 0, fmt.Errorf("open nftables: %w", err)
 	}
 	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: pluginTable}
 	rules, err := conn.GetRules(table, &nftables.Chain{Name: pluginChain, Table: table})
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("list masquerade rules: %w", err)
+		return 0, fmt.Errorf("list masquerade rules: %w", err)
 	}
-	stale := 0
 	for _, r := range rules {
 		comment, _ := userdata.GetString(r.UserData, userdata.TypeComment)
 		if !strings.HasPrefix(comment, prefix) || (keep != nil && keep(comment)) {
 			continue
 		}
 		if err := conn.DelRule(r); err != nil {
-			return fmt.Errorf("delete masquerade rule: %w", err)
+			return 0, fmt.Errorf("delete masquerade rule: %w", err)
 		}
-		stale++
+		deleted++
 	}
-	if stale == 0 {
-		return nil
+	if deleted == 0 {
+		return 0, nil
 	}
 	if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("delete masquerade rules: %w", err)
+		return 0, fmt.Errorf("delete masquerade rules: %w", err)
 	}
-	return nil
+	return deleted, nil
 }
 
 // gcPodRules removes the rules of pods that keep does not know.
-func gcPodRules(network string, keep func(id string) bool) error {
+func (m *masquerade) gcPodRules(network string, keep func(id string) bool) error {
 	prefix := utils.MustFormatHashWithPrefix(16, "", network) + "-"
-	return deletePodRules(prefix, func(comment string) bool {
+	return m.deletePodRules(prefix, func(comment string) bool {
 		_, id, ok := strings.Cut(comment, ", id: ")
 		// A comment that was cut short does not tell whose it is.
 		return !ok || len(comment) >= maxNFTComment || keep(id)
