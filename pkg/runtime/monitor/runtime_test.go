@@ -68,7 +68,7 @@ type ociRuntime struct {
 func ociRuntimes(t *testing.T) []ociRuntime {
 	var found []ociRuntime
 	for _, r := range []ociRuntime{
-		{"runc", "/tmp/runcb/runc", "1.0.2", false}, {"runc", "runc", "1.0.2", false},
+		{"runc", os.Getenv("CRI_NODE_TEST_RUNC"), "1.0.2", false}, {"runc", "runc", "1.0.2", false},
 		{"crun", "crun", "1.0.2", exists(unifiedCgroup)},
 	} {
 		path, err := exec.LookPath(r.path)
