@@ -9,7 +9,8 @@ MAKEFLAGS   += --no-builtin-rules --no-print-directory
 BIN     := $(CURDIR)/bin
 PREFIX  ?= /usr/local
 DESTDIR ?=
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# kubelet wants a semantic version: this one's, and the commit as build metadata.
+VERSION ?= 0.1.0$(shell commit=$$(git rev-parse --short HEAD 2>/dev/null) && echo +g$$commit)
 
 # What runs containers and networks, at the versions we test with.
 RUNC_VERSION        := v1.5.2
@@ -126,7 +127,7 @@ vet: ## Run go vet.
 
 .PHONY: unit
 unit: ## Run the tests beside the code, with the race detector.
-	@$(TEST) -race -timeout $(UNIT_TIMEOUT) ./cmd/... ./pkg/... ./test/architecture/...
+	@$(TEST) -race -timeout $(UNIT_TIMEOUT) ./cmd/... ./pkg/... ./test/architecture/... ./test/bench/...
 
 .PHONY: e2e
 e2e: ## Run the end-to-end tests: real daemon, runtimes, network and registry.

@@ -11,7 +11,7 @@ import (
 )
 
 // version is set by the Makefile through the linker.
-var version = "dev"
+var version = "0.1.0-dev"
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{

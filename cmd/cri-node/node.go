@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
@@ -111,6 +113,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		Rootfs:     rootfs{images},
 		Cgroups:    cgroups,
 		MaxLogLine: int(cfg.Runtime.MaxLogLine),
+		Log:        klog.FromContext(ctx),
 
 		CreateTimeout: cfg.Runtime.CreateTimeout.Duration,
 	})
@@ -191,6 +194,7 @@ func (n *node) openContainers(ctx context.Context, cfg *config.Config, c runtime
 	supervisor, err := monitor.Start(ctx, monitor.Config{
 		Dir:     filepath.Join(cfg.State, "monitor"),
 		OnEvent: containers.HandleEvent,
+		Logger:  slog.New(logr.ToSlogHandler(klog.FromContext(ctx))),
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("start monitor: %w", err)

@@ -35,6 +35,9 @@ type Container struct {
 	execs    atomic.Uint64
 }
 
+// logExits is the level at which exits are logged.
+const logExits = 2
+
 func newContainer(m *Manager, s *Status) *Container {
 	c := &Container{id: s.ID, m: m, op: make(chan struct{}, 1), gone: make(chan struct{})}
 	c.status.Store(s)
@@ -108,6 +111,7 @@ func (c *Container) exitedLocked(e monitor.Exit) {
 	default:
 	}
 	code, reason, message := describe(e)
+	c.m.config.Log.V(logExits).Info("Container exited", "containerID", c.id, "sandboxID", s.Group, "exitCode", code, "reason", reason, "message", message)
 	finish := func(s *Status) { s.exit(code, reason, message, e.FinishedAt) }
 	if err := c.changeLocked(finish); err != nil {
 		// A full disk must not keep an end secret: the monitor's exit record

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"k8s.io/klog/v2"
 
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 	"github.com/cri-node/cri-node/pkg/runtime/monitor"
@@ -39,6 +40,8 @@ type Config struct {
 	// CreateTimeout bounds one run of the OCI runtime's create. 0 means two
 	// minutes.
 	CreateTimeout time.Duration
+	// Log is told of exits, which no call reports. The zero Logger is silent.
+	Log klog.Logger
 }
 
 // Manager keeps all containers of a node.
