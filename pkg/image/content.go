@@ -83,14 +83,13 @@ func (s *Store) partialPath(k layerKey) string {
 }
 
 // refLayer adds a reference. The caller holds s.mu.
-func (s *Store) refLayer(d digest.Digest) *layerEntry {
+func (s *Store) refLayer(d digest.Digest) {
 	l := s.layers[d]
 	if l == nil {
 		l = &layerEntry{}
 		s.layers[d] = l
 	}
 	l.refs++
-	return l
 }
 
 // unrefLayer drops a reference and, with the last one, the layer. keepPartial
@@ -102,6 +101,7 @@ func (s *Store) unrefLayer(d digest.Digest, keepPartial bool) {
 	}
 	delete(s.layers, d)
 	switch l.state {
+	case layerAbsent: // nothing to remove
 	case layerStaged:
 		s.discard(l.dir)
 		if !keepPartial && l.partial != "" {
@@ -113,14 +113,13 @@ func (s *Store) unrefLayer(d digest.Digest, keepPartial bool) {
 }
 
 // refBlob adds a reference. The caller holds s.mu.
-func (s *Store) refBlob(d digest.Digest, size int64) *blobEntry {
+func (s *Store) refBlob(d digest.Digest, size int64) {
 	b := s.blobs[d]
 	if b == nil {
 		b = &blobEntry{size: size}
 		s.blobs[d] = b
 	}
 	b.refs++
-	return b
 }
 
 // unrefBlob drops a reference and, with the last one, the file. What cannot be

@@ -45,7 +45,10 @@ func (s *Store) newPump(ctx context.Context, h hash.Hash) *pump {
 func (p *pump) run(src io.Reader) {
 	defer close(p.blocks)
 	for {
-		buf := p.store.buffers.Get().(*[blockSize]byte)
+		buf, ok := p.store.buffers.Get().(*[blockSize]byte)
+		if !ok {
+			buf = new([blockSize]byte)
+		}
 		n, err := src.Read(buf[:])
 		p.hash.Write(buf[:n])
 		p.total += int64(n)

@@ -132,7 +132,6 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		blobs:    map[digest.Digest]*blobEntry{},
 		rootfses: map[string]*rootfsEntry{},
 	}
-	s.buffers.New = func() any { return new([blockSize]byte) }
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := s.makeDirs(); err != nil {
 		return nil, err

@@ -92,7 +92,7 @@ func Apply(ctx context.Context, r io.Reader, dir string, o Options) (Result, err
 		return Result{}, err
 	}
 	o = o.withDefaults()
-	buf := buffers.Get().(*[]byte)
+	buf := takeBuffer()
 	defer buffers.Put(buf)
 	a := &applier{
 		limits: o,
@@ -206,6 +206,7 @@ func (a *applier) entry(ctx context.Context, hdr *tar.Header) error {
 		return err
 	}
 	switch n.kind {
+	case namePlain: // goes on below
 	case nameIgnored:
 		return a.skipData(hdr)
 	case nameRoot:

@@ -12,15 +12,13 @@ import (
 const (
 	blockSize  = 512 // of tar
 	bufferSize = 256 << 10
+	readAhead  = 64 << 10
 	unlimited  = -1
 )
 
 // buffers and readers are reused because unpacking an image takes one of each
 // for every layer. What is in them is never read before it is written.
-var (
-	buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
-	readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 64<<10) }}
-)
+var buffers, readers sync.Pool
 
 // errHeaderTooLarge ends what archive/tar would otherwise read without bound:
 // it limits one PAX header or long name, not how many may follow one another.
@@ -35,8 +33,19 @@ type stream struct {
 	err       error // what went wrong with the stream, as opposed to what is in it
 }
 
+func takeBuffer() *[]byte {
+	if b, ok := buffers.Get().(*[]byte); ok {
+		return b
+	}
+	b := make([]byte, bufferSize)
+	return &b
+}
+
 func newStream(ctx context.Context, r io.Reader) *stream {
-	br := readers.Get().(*bufio.Reader)
+	br, ok := readers.Get().(*bufio.Reader)
+	if !ok {
+		br = bufio.NewReaderSize(nil, readAhead)
+	}
 	br.Reset(r)
 	return &stream{r: br, cancelled: ctx.Err, left: unlimited}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,9 +63,7 @@ func (e entry) with(change func(*tar.Header)) entry {
 func (e entry) xattr(name, value string) entry {
 	return e.with(func(h *tar.Header) {
 		records := map[string]string{paxXattr + name: value}
-		for k, v := range h.PAXRecords {
-			records[k] = v
-		}
+		maps.Copy(records, h.PAXRecords)
 		h.PAXRecords = records
 	})
 }

@@ -181,8 +181,7 @@ func (a *authorizer) fetchToken(ctx context.Context, options auth.TokenOptions) 
 	if err == nil {
 		return newToken(r.AccessToken, r.ExpiresInSeconds), nil
 	}
-	var status remoteserrors.ErrUnexpectedStatus
-	if errors.As(err, &status) {
+	if status, ok := errors.AsType[remoteserrors.ErrUnexpectedStatus](err); ok {
 		switch status.StatusCode {
 		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusNotFound, http.StatusMethodNotAllowed:
 			if options.Username != "" {

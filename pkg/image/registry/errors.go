@@ -42,16 +42,15 @@ func (s *Session) classify(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	var done *classified
-	if errors.As(err, &done) {
+	if done, ok := errors.AsType[*classified](err); ok {
 		return done
 	}
 	class := classOf(err)
 	text := s.scrub.clean(err.Error())
-	switch class {
-	case nil:
-		return &classified{class: errdefs.ErrUnknown, cause: err, text: text}
-	case ErrUnavailable:
+	if class == nil {
+		class = errdefs.ErrUnknown
+	}
+	if errors.Is(class, ErrUnavailable) {
 		text = ErrUnavailable.Error() + ": " + text
 	}
 	return &classified{class: class, cause: err, text: text}

@@ -130,8 +130,7 @@ func checkHostsFile(name string) error {
 	}
 	var any map[string]any
 	err = toml.Unmarshal(b, &any)
-	var syntax *toml.DecodeError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*toml.DecodeError](err); ok {
 		line, column := syntax.Position()
 		return fmt.Errorf("%s:%d:%d: %w: %w", name, line, column, err, errdefs.ErrFailedPrecondition)
 	}

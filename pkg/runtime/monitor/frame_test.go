@@ -121,7 +121,7 @@ func TestDescriptorsKeepTheirFrames(t *testing.T) {
 func TestErrorsTravel(t *testing.T) {
 	for _, err := range []error{ErrNotFound, ErrExists, ErrInvalid, ErrState, os.ErrClosed} {
 		got := fromWire(toWire(err))
-		if got.Error() != err.Error() || errors.Is(got, err) != (err != os.ErrClosed) {
+		if got.Error() != err.Error() || errors.Is(got, err) == errors.Is(err, os.ErrClosed) {
 			t.Errorf("%v became %v", err, got)
 		}
 	}

@@ -218,16 +218,12 @@ func (s *Supervisor) greet(ctx context.Context) (*link, error) {
 
 // replace puts our binary in the place of a monitor of another version.
 func (s *Supervisor) replace(ctx context.Context) error {
-	exe, err := s.upgradeExe()
-	if err != nil {
-		return err
-	}
 	l, err := dial(s.cfg.Dir, s.handle)
 	if err != nil {
 		return err
 	}
 	defer l.close()
-	_, err = call[struct{}](ctx, l, opUpgrade, upgradeBody{Exe: exe})
+	_, err = call[struct{}](ctx, l, opUpgrade, upgradeBody{Exe: s.upgradeExe()})
 	if errors.Is(err, ErrMonitorLost) {
 		return nil // as it should be: the connection ends with the old binary
 	}
@@ -235,11 +231,11 @@ func (s *Supervisor) replace(ctx context.Context) error {
 }
 
 // upgradeExe names our binary so that another process finds it.
-func (s *Supervisor) upgradeExe() (string, error) {
+func (s *Supervisor) upgradeExe() string {
 	if s.cfg.Exe != "/proc/self/exe" {
-		return s.cfg.Exe, nil
+		return s.cfg.Exe
 	}
-	return fmt.Sprintf("/proc/%d/exe", os.Getpid()), nil
+	return fmt.Sprintf("/proc/%d/exe", os.Getpid())
 }
 
 // handle takes an event from a link.

@@ -29,7 +29,7 @@ const (
 
 // A server is the monitor process.
 type server struct {
-	ctx     context.Context
+	ctx     context.Context //nolint:containedctx // the life of the monitor, which sessions and containers hang on
 	dir     string
 	exe     string
 	logger  *slog.Logger
@@ -131,8 +131,11 @@ func (m *server) list() []ContainerState {
 // forget drops an exited container. exit.json stays for the directory's owner.
 func (m *server) forget(ctx context.Context, id string) error {
 	c, err := m.find(id)
-	if err != nil {
+	if errors.Is(err, ErrNotFound) {
 		return nil // forgotten already
+	}
+	if err != nil {
+		return err
 	}
 	select {
 	case <-c.done:

@@ -251,8 +251,11 @@ func (s *session) create(ctx context.Context, raw json.RawMessage) (any, []int, 
 		return nil, nil, err
 	}
 	c, err := s.m.find(req.ID)
-	if err != nil {
+	if errors.Is(err, ErrNotFound) {
 		return result, nil, nil // forgotten already
+	}
+	if err != nil {
+		return nil, nil, err
 	}
 	fds, err := ttyAnswer(c)
 	return result, fds, err

@@ -293,11 +293,7 @@ func (s *Supervisor) Upgrade(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	exe, err := s.upgradeExe()
-	if err != nil {
-		return err
-	}
-	_, err = call[struct{}](ctx, l, opUpgrade, upgradeBody{Exe: exe})
+	_, err = call[struct{}](ctx, l, opUpgrade, upgradeBody{Exe: s.upgradeExe()})
 	if !errors.Is(err, ErrMonitorLost) {
 		return err // it lives, and so has not been upgraded
 	}

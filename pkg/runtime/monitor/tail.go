@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"strings"
@@ -69,7 +70,7 @@ func fileTail(f *os.File) string {
 	}
 	b := make([]byte, maxErrorTail)
 	n, err := f.ReadAt(b, max(0, info.Size()-maxErrorTail))
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return ""
 	}
 	return string(b[:n])
