@@ -17,9 +17,16 @@ import (
 func WithoutUnified(start func() error) error {
 	result := make(chan error, 1)
 	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread would not end with the goroutine, and /proc/self
+			// would show its mounts for ever. Keep others off it meanwhile.
+			result <- WithoutUnified(start)
+			runtime.UnlockOSThread()
+			return
+		}
 		// The thread is not unlocked: the Go runtime ends it with the goroutine,
 		// and its mount namespace with it.
-		runtime.LockOSThread()
 		result <- withoutUnified(start)
 	}()
 	return <-result

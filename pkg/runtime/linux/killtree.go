@@ -28,7 +28,13 @@ func (p Process) StartedAfter(t time.Time) bool {
 // the process meant, its descendants, and every process of the session that
 // leader began, which finds those whose parents are gone already. It looks
 // again until it finds none, because what is being killed may fork.
+//
+// leader is a number that began a session; 0 is none. A session whose leader
+// is alive and is not root is somebody else's.
 func KillTree(leader int, root Process) error {
+	if leader <= 0 {
+		leader = -1
+	}
 	for range 100 {
 		members, err := treeMembers(leader, root)
 		if err != nil || len(members) == 0 {

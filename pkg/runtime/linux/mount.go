@@ -15,7 +15,8 @@ import (
 // MountPoints lists what is mounted at path or below it in this mount
 // namespace, deepest and newest first, which is the order to unmount in.
 func MountPoints(path string) ([]string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+	// Not /proc/self: that is the main thread's namespace, whatever became of it.
+	f, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
 		return nil, err
 	}

@@ -89,6 +89,9 @@ type execution struct {
 	// runtime is the pid of the OCI runtime, which began a session.
 	runtime int
 	process linux.Process
+	// session the process is in: its own with runc, that of a short-lived
+	// helper with crun.
+	session int
 	ended   chan unix.WaitStatus
 }
 
@@ -147,6 +150,9 @@ func (e *execution) begin(ctx context.Context, fds []int) error {
 	if err != nil {
 		return &CreateError{Reason: fmt.Sprintf("pid file names process %d: %v", child, err)}
 	}
+	if s, err := linux.ReadStat(child); err == nil && s.StartTime == e.process.StartTime {
+		e.session = s.Session
+	}
 	return nil
 }
 
@@ -161,17 +167,13 @@ func (e *execution) kill() error {
 		if pid, err := readPidFile(e.req.PidFile); err == nil {
 			if p, err := linux.FindProcess(pid); err == nil && p.PID == pid {
 				if s, err := linux.ReadStat(pid); err == nil && s.PPID == os.Getpid() {
-					e.process = p
+					e.process, e.session = p, s.Session
 				}
 			}
 		}
 	}
-	leader := e.process.PID
-	if leader == 0 {
-		leader = e.runtime
-	}
 	return errors.Join(
-		linux.KillTree(leader, e.process),
+		linux.KillTree(e.session, e.process),
 		linux.KillTree(e.runtime, linux.Process{}),
 	)
 }

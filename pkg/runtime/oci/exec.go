@@ -58,9 +58,12 @@ func KillExec(pidFile string) error {
 	if err != nil {
 		return err
 	}
+	session := pid // where the process is gone, what it left may be in its session
 	p, err := linux.FindProcess(pid)
 	if err != nil || p.StartedAfter(st.ModTime()) {
-		p = linux.Process{} // gone, and the pid may be someone else's by now
+		p = linux.Process{} // the pid may be someone else's by now
+	} else if s, err := linux.ReadStat(pid); err == nil {
+		session = s.Session
 	}
-	return linux.KillTree(pid, p)
+	return linux.KillTree(session, p)
 }
