@@ -130,7 +130,7 @@ unit: ## Run the tests beside the code, with the race detector.
 	@$(TEST) -race -timeout $(UNIT_TIMEOUT) ./cmd/... ./pkg/... ./test/architecture/... ./test/bench/...
 
 .PHONY: e2e
-e2e: ## Run the end-to-end tests: real daemon, runtimes, network and registry.
+e2e: build ## Run the end-to-end tests: real daemon, runtimes, network and registry.
 	@$(TEST) -p 1 -timeout $(E2E_TIMEOUT) ./test/e2e/...
 
 .PHONY: bench
