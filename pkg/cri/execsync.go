@@ -27,11 +27,11 @@ func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	created, err := c.Spec()
+	init, err := c.InitProcess()
 	if err != nil {
 		return nil, err
 	}
-	process, err := spec.Process(created.Process, r.GetCmd(), spec.WithoutTerminal)
+	process, err := spec.Process(init, r.GetCmd(), spec.WithoutTerminal)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 	"github.com/cri-node/cri-node/pkg/runtime/oci"
 	"github.com/cri-node/cri-node/pkg/sandbox"
+	"github.com/cri-node/cri-node/pkg/sandbox/network"
 )
 
 // errShuttingDown answers calls that come too late.
@@ -30,6 +31,8 @@ type Network interface {
 	// Status is nil when pods can get a network, else a reason a person can
 	// act on.
 	Status(ctx context.Context) error
+	// Info describes the network configuration in use.
+	Info() network.Info
 }
 
 // Config of a Server.

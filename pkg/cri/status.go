@@ -95,7 +95,11 @@ func (s *Server) statusInfo() (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode version: %w", err)
 	}
-	return map[string]string{"config": string(config), "golang": string(golang)}, nil
+	cni, err := json.Marshal(s.config.Network.Info())
+	if err != nil {
+		return nil, fmt.Errorf("encode network configuration: %w", err)
+	}
+	return map[string]string{"config": string(config), "golang": string(golang), "cniconfig": string(cni)}, nil
 }
 
 // RuntimeConfig tells kubelet which cgroup driver to use.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 	"github.com/cri-node/cri-node/pkg/runtime/monitor"
@@ -33,6 +34,7 @@ type Container struct {
 	// stopSent is set once the stop signal was sent.
 	stopSent atomic.Bool
 	execs    atomic.Uint64
+	process  atomic.Pointer[specs.Process] // what InitProcess has read
 }
 
 // logExits is the level at which exits are logged.

@@ -166,6 +166,23 @@ func (c *Container) createRequest(runtime *oci.Runtime, o CreateOptions) monitor
 	}
 }
 
+// InitProcess is the process of the spec the container was created with, which
+// execs inherit from. It is read once; the caller must not change it.
+func (c *Container) InitProcess() (*specs.Process, error) {
+	if p := c.process.Load(); p != nil {
+		return p, nil
+	}
+	spec, err := c.Spec()
+	if err != nil {
+		return nil, err
+	}
+	if spec.Process == nil {
+		return nil, fmt.Errorf("spec of container %s has no process", c.id)
+	}
+	c.process.Store(spec.Process)
+	return spec.Process, nil
+}
+
 // Spec reads back the OCI spec the container was created with.
 func (c *Container) Spec() (*specs.Spec, error) {
 	b, err := os.ReadFile(filepath.Join(c.Dir(), "config.json"))
