@@ -30,6 +30,7 @@ import (
 // node is the daemon's layers, wired.
 type node struct {
 	server         *cri.Server
+	images         *image.Store
 	sandboxes      *sandbox.Manager
 	defaultHandler string
 	// closers end the layers, the newest first.
@@ -101,6 +102,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	if err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
+	n.images = images
 	n.closers = append(n.closers, images.Close)
 
 	net, err := n.openNetwork(ctx, cfg)

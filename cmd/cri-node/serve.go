@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"os"
@@ -23,6 +24,10 @@ import (
 // drainTimeout is how long calls under way may take to end after SIGTERM.
 const drainTimeout = 30 * time.Second
 
+// pullGrace is how long before its end pulls are told to stop by themselves:
+// they then keep what they have, as they do not for a caller who went away.
+const pullGrace = 2 * time.Second
+
 // serve runs the daemon until ctx ends: it takes the directories for itself,
 // builds the layers from the bottom up, recovers what an earlier daemon left,
 // and only then answers. On the way down it stops in the opposite order.
@@ -35,12 +40,15 @@ func serve(ctx context.Context, o serveOptions) (err error) {
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		log.Error(err, "Inherited files cannot be marked close-on-exec")
 	}
-	lock, err := takeDirectories(o.cfg)
+	unlock, err := takeDirectories(o.cfg)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
+	defer func() { err = errors.Join(err, unlock()) }()
 
+	// The helpers below end with serving, also where it ends by an error.
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	// Work that outlives requests ends in an orderly way, not with ctx.
 	n, err := build(context.WithoutCancel(ctx), o.cfg, o.version)
 	if err != nil {
@@ -71,19 +79,23 @@ func serve(ctx context.Context, o serveOptions) (err error) {
 	}()
 
 	err = reloadUntilDone(ctx, o, n, served)
+	end()
 	<-watchdog
 	<-debts
 	_ = o.notifier.Stopping()
 	log.Info("Stopping: containers go on running")
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
+	pulls := time.AfterFunc(drainTimeout-pullGrace, n.images.StopPulls)
+	defer pulls.Stop()
 	n.server.Stop(drain)
 	return err
 }
 
 // takeDirectories makes sure of the two directories and that no other daemon
-// uses them.
-func takeDirectories(cfg *config.Config) (lock *os.File, err error) {
+// uses either of them: recovery removes what it has no record of, so one that
+// shared only the state would end the other's containers.
+func takeDirectories(cfg *config.Config) (unlock func() error, err error) {
 	if err := os.MkdirAll(cfg.Root, 0o700); err != nil {
 		return nil, fmt.Errorf("root: %w", err)
 	}
@@ -95,15 +107,29 @@ func takeDirectories(cfg *config.Config) (lock *os.File, err error) {
 	if err := errors.Join(os.Chmod(cfg.Root, 0o700), os.Chmod(cfg.State, 0o711)); err != nil {
 		return nil, err
 	}
-	lock, err = linux.Lock(filepath.Join(cfg.Root, "lock"))
-	if errors.Is(err, linux.ErrLocked) {
-		return nil, fmt.Errorf("another cri-node serves from %s: stop it, or give this one its own --root and --state: %w", cfg.Root, err)
+	var locks []io.Closer
+	unlock = func() error {
+		var errs []error
+		for _, lock := range locks {
+			errs = append(errs, lock.Close())
+		}
+		return errors.Join(errs...)
 	}
-	return lock, err
+	for _, dir := range []string{cfg.Root, cfg.State} {
+		lock, err := linux.Lock(filepath.Join(dir, "lock"))
+		if errors.Is(err, linux.ErrLocked) {
+			err = fmt.Errorf("another cri-node serves from %s: stop it, or give this one its own --root and --state: %w", dir, err)
+		}
+		if err != nil {
+			return nil, errors.Join(err, unlock())
+		}
+		locks = append(locks, lock)
+	}
+	return unlock, nil
 }
 
-// listen opens the unix socket. What an earlier daemon left there is replaced;
-// the lock says that nobody serves on it.
+// listen opens the unix socket. What an earlier daemon left there is replaced,
+// unless somebody answers: the address need not be in our directories.
 func listen(cfg config.Server) (net.Listener, error) {
 	path := strings.TrimPrefix(cfg.Listen, "unix://")
 	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
@@ -116,6 +142,8 @@ func listen(cfg config.Server) (net.Listener, error) {
 		return nil, fmt.Errorf("server.listen: %w", err)
 	case st.Mode().Type() != os.ModeSocket:
 		return nil, fmt.Errorf("server.listen: %s is there and is no socket", path)
+	case answers(path):
+		return nil, fmt.Errorf("server.listen: another program serves on %s", path)
 	default:
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("server.listen: %w", err)
@@ -129,6 +157,17 @@ func listen(cfg config.Server) (net.Listener, error) {
 		return nil, errors.Join(fmt.Errorf("server.listen: %w", err), l.Close())
 	}
 	return l, nil
+}
+
+// answers reports whether somebody may be listening on a unix socket; only a
+// refusal says that nobody is.
+func answers(path string) bool {
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	if err != nil {
+		return !errors.Is(err, unix.ECONNREFUSED)
+	}
+	_ = conn.Close() // nothing was sent
+	return true
 }
 
 // reloadUntilDone waits for the end and reloads the configuration meanwhile.

@@ -266,6 +266,12 @@ func TestPullResumesAfterReset(t *testing.T) {
 }
 
 func TestPullResumesAfterRestart(t *testing.T) {
+	for name, stop := range map[string]func(*Store){"close": func(*Store) {}, "stop pulls": (*Store).StopPulls} {
+		t.Run(name, func(t *testing.T) { pullResumesAfterRestart(t, stop) })
+	}
+}
+
+func pullResumesAfterRestart(t *testing.T, stop func(*Store)) {
 	f := newFakeRegistry(t)
 	l := gzipLayer(map[string]string{"big": noise(4<<20, 2)})
 	f.push("app", ocispec.Image{}, []fakeLayer{l}, "latest")
@@ -296,6 +302,7 @@ func TestPullResumesAfterRestart(t *testing.T) {
 	}()
 	<-half
 	eventually(t, "half of the layer in the partial file", func() bool { return s.partial.Load() >= int64(len(l.blob)/2) })
+	stop(s)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

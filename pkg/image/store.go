@@ -165,6 +165,11 @@ func (s *Store) Close() error {
 	return s.lock.Close()
 }
 
+// StopPulls ends the pulls under way, and those to come, the way Close does:
+// what they have downloaded is kept, which it is not where their callers leave.
+// Only Close may follow.
+func (s *Store) StopPulls() { s.cancel(errClosed) }
+
 // begin keeps Close waiting until the returned function is called.
 func (s *Store) begin() (func(), error) {
 	s.life.RLock()

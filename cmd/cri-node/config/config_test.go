@@ -277,6 +277,37 @@ func TestAllMistakesAreReported(t *testing.T) {
 	}
 }
 
+func TestMistakesOfAllFilesAreReported(t *testing.T) {
+	dir := write(t, map[string]string{
+		"c.toml":            "log.level = 'high'\n",
+		"c.toml.d/10.toml":  "log.format = 'x'\nrooot = 1\n[image]\nmax_paralel_layers = 2\n",
+		"c.toml.d/20.toml":  "[image\n",
+		"c.toml.d/30.toml":  "image.progress_timeout = '1ms'\n",
+		"c.toml.d/40.other": "neither = 'read'\n",
+	})
+	path := filepath.Join(dir, "c.toml")
+	c, err := Load(path, Override{"--listen", "server.listen", "tcp://1"})
+	if c != nil || err == nil {
+		t.Fatalf("got %v, %v", c, err)
+	}
+	for _, want := range []string{
+		path + ":1: log.level: is a TOML string",
+		path + ".d/10.toml:1: log.format: ",
+		path + ".d/10.toml:2: rooot: unknown key",
+		path + ".d/10.toml:4: image.max_paralel_layers: unknown key",
+		path + ".d/20.toml:1: ",
+		path + ".d/30.toml:1: image.progress_timeout: ",
+		"--listen: server.listen: ",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error does not name %s:\n%v", want, err)
+		}
+	}
+	if n := strings.Count(err.Error(), "\n") + 1; n != 7 {
+		t.Errorf("%d mistakes instead of 7:\n%v", n, err)
+	}
+}
+
 func TestNetworkOffNeedsNoSubnet(t *testing.T) {
 	c := Default()
 	c.Network.Default, c.Network.DefaultSubnets, c.Network.DefaultBridge = false, nil, ""

@@ -25,7 +25,8 @@ type Override struct {
 // Load returns the defaults, overlaid with the file at path, the files of its
 // sibling directory path + ".d", and the overrides, in this order. An empty
 // path means DefaultPath, which alone may be absent. The result has been
-// validated.
+// validated. The error names every mistake that can be told from the others:
+// of a file that has one of form, only that.
 func Load(path string, overrides ...Override) (*Config, error) {
 	files, err := findFiles(path)
 	if err != nil {
@@ -33,22 +34,22 @@ func Load(path string, overrides ...Override) (*Config, error) {
 	}
 	c := Default()
 	c.origins = make(map[string]origin)
+	var errs []error
 	for _, file := range files {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			return nil, fmt.Errorf("read configuration: %w", err)
 		}
-		if err := c.merge(file, data); err != nil {
-			return nil, err
-		}
+		errs = append(errs, c.merge(file, data))
 	}
 	for _, o := range overrides {
-		if err := c.override(o); err != nil {
-			return nil, err
-		}
+		errs = append(errs, c.override(o))
 	}
 	c.derive()
-	return c, c.Validate()
+	if err := errors.Join(append(errs, c.Validate())...); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // derive fills in what follows from other keys unless it was set.
@@ -110,12 +111,14 @@ func (c *Config) override(o Override) error {
 // merge decodes one document over c: values and lists are replaced, tables
 // merged.
 func (c *Config) merge(source string, data []byte) error {
-	decoder := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
-	if err := decoder.Decode(c); err != nil {
-		return explain(source, data, err)
-	}
 	if c.origins == nil {
 		c.origins = make(map[string]origin)
+	}
+	decoder := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
+	if err := decoder.Decode(c); err != nil {
+		// What was decoded up to there is checked as well, and needs its lines.
+		_ = c.recordOrigins(source, data)
+		return explain(source, data, err)
 	}
 	return c.recordOrigins(source, data)
 }
