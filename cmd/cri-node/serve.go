@@ -45,6 +45,10 @@ func serve(ctx context.Context, o serveOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
+	// Before anything is started that would stay.
+	if err := checkAddress(o.cfg.Server); err != nil {
+		return err
+	}
 
 	// The helpers below end with serving, also where it ends by an error.
 	ctx, end := context.WithCancel(ctx)
@@ -128,26 +132,17 @@ func takeDirectories(cfg *config.Config) (unlock func() error, err error) {
 	return unlock, nil
 }
 
-// listen opens the unix socket. What an earlier daemon left there is replaced,
-// unless somebody answers: the address need not be in our directories.
+// listen opens the unix socket. What an earlier daemon left there is replaced.
 func listen(cfg config.Server) (net.Listener, error) {
 	path := strings.TrimPrefix(cfg.Listen, "unix://")
 	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
 		return nil, fmt.Errorf("server.listen: %w", err)
 	}
-	st, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-	case err != nil:
+	if err := checkAddress(cfg); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("server.listen: %w", err)
-	case st.Mode().Type() != os.ModeSocket:
-		return nil, fmt.Errorf("server.listen: %s is there and is no socket", path)
-	case answers(path):
-		return nil, fmt.Errorf("server.listen: another program serves on %s", path)
-	default:
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("server.listen: %w", err)
-		}
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -157,6 +152,23 @@ func listen(cfg config.Server) (net.Listener, error) {
 		return nil, errors.Join(fmt.Errorf("server.listen: %w", err), l.Close())
 	}
 	return l, nil
+}
+
+// checkAddress refuses an address that is in use: it need not be in one of our
+// directories, and is no daemon's that died.
+func checkAddress(cfg config.Server) error {
+	path := strings.TrimPrefix(cfg.Listen, "unix://")
+	st, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return fmt.Errorf("server.listen: %w", err)
+	case st.Mode().Type() != os.ModeSocket:
+		return fmt.Errorf("server.listen: %s is there and is no socket", path)
+	case answers(path):
+		return fmt.Errorf("server.listen: another program serves on %s", path)
+	}
+	return nil
 }
 
 // answers reports whether somebody may be listening on a unix socket; only a

@@ -27,6 +27,8 @@ type Options struct {
 	NoConfList bool
 	// Config is TOML that overrides the node's configuration.
 	Config string
+	// Env is added to the daemon's environment.
+	Env []string
 	// LogLevel of the daemon; 0 means 4, each request.
 	LogLevel int
 	// StartLimit bounds the time until the daemon answers; 0 means 20 s.
@@ -86,13 +88,19 @@ func (n *Node) write() error {
 	if err := os.Mkdir(over, 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(over, "10-test.toml"), []byte(n.options.Config), 0o600); err != nil {
+	if err := n.Configure(n.options.Config); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(n.Dir, "config.toml"), []byte(n.config()), 0o600)
 }
 
 func (n *Node) confListPath() string { return filepath.Join(n.Dir, "net.d", "10-e2e.conflist") }
+
+// Configure replaces Options.Config; the daemon reads it at its start and when
+// it is told to Reload.
+func (n *Node) Configure(text string) error {
+	return os.WriteFile(filepath.Join(n.Dir, "config.toml.d", "10-test.toml"), []byte(text), 0o600)
+}
 
 // WriteConfList puts the node's network configuration in place.
 func (n *Node) WriteConfList() error {

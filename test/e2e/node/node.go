@@ -84,7 +84,7 @@ func (n *Node) Launch() error {
 	defer log.Close()
 	n.daemon = exec.Command(n.options.Binaries.Node, n.arguments()...)
 	n.daemon.Stdout, n.daemon.Stderr = log, log
-	n.daemon.Env = append(os.Environ(), "CRI_NODE_BOOT_ID_PATH="+n.bootID)
+	n.daemon.Env = append(append(os.Environ(), "CRI_NODE_BOOT_ID_PATH="+n.bootID), n.options.Env...)
 	// Its own session: a signal to the tests must not become one to the node.
 	n.daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := n.daemon.Start(); err != nil {

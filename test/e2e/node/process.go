@@ -56,6 +56,12 @@ func (n *Node) Stop(limit time.Duration) error {
 	}
 }
 
+// Terminate sends SIGTERM to the daemon without waiting for it.
+func (n *Node) Terminate() error { return n.daemon.Process.Signal(unix.SIGTERM) }
+
+// Reload sends SIGHUP to the daemon.
+func (n *Node) Reload() error { return n.daemon.Process.Signal(unix.SIGHUP) }
+
 // KillMonitor ends the monitor with SIGKILL and waits until it is gone.
 func (n *Node) KillMonitor() error {
 	monitors, err := n.Monitors()
@@ -171,12 +177,12 @@ func (g *Gate) Open() error {
 	return errors.Join(os.RemoveAll(g.path), os.RemoveAll(g.path+".reached"))
 }
 
-// RunSecond tries to start a second daemon on the same directories, which must
-// end by itself, and returns what it said.
-func (n *Node) RunSecond(ctx context.Context) (string, error) {
+// RunSecond tries to start a second daemon with the same arguments, but for those
+// that follow, which must end by itself, and returns what it said.
+func (n *Node) RunSecond(ctx context.Context, but ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, n.options.Binaries.Node, n.arguments()...)
+	cmd := exec.CommandContext(ctx, n.options.Binaries.Node, append(n.arguments(), but...)...)
 	out, err := cmd.CombinedOutput()
 	return string(out), errors.Join(err, ctx.Err())
 }
