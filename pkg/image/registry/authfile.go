@@ -68,9 +68,16 @@ func readAuthFile(name string) (authFile, error) {
 	if len(b) > maxAuthFile {
 		return a, fmt.Errorf("read %s: larger than %d bytes: %w", name, maxAuthFile, errdefs.ErrFailedPrecondition)
 	}
+	if a, err = parseAuthFile(b); err != nil {
+		return a, fmt.Errorf("read %s: %w", name, err)
+	}
+	return a, nil
+}
+
+func parseAuthFile(b []byte) (a authFile, err error) {
 	// The decoder's own error may quote a piece of the file.
-	if err := json.Unmarshal(b, &a); err != nil {
-		return a, fmt.Errorf("read %s: not a docker config file: %w", name, errdefs.ErrFailedPrecondition)
+	if json.Unmarshal(b, &a) != nil {
+		return authFile{}, fmt.Errorf("not a docker config file: %w", errdefs.ErrFailedPrecondition)
 	}
 	return a, nil
 }
