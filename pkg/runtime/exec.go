@@ -37,7 +37,12 @@ func (c *Container) Exec(ctx context.Context, process *specs.Process, stdout, st
 		return 0, err
 	}
 	dir := filepath.Join(c.Dir(), "exec", strconv.FormatUint(c.execs.Add(1), 10))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	// Not MkdirAll: that would bring back the directory of a container that has
+	// just been removed.
+	if err := os.Mkdir(filepath.Dir(dir), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return 0, fmt.Errorf("create directory of execs: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return 0, fmt.Errorf("create directory of the exec: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
