@@ -26,6 +26,8 @@ type Container struct {
 	// mu makes changes of the status, in memory and on disk, follow one another.
 	mu     sync.Mutex
 	status atomic.Pointer[Status]
+	// removed is set when the container was taken down for good; op guards it.
+	removed bool
 	// early is an exit that was told before create had seen the container made;
 	// mu guards it.
 	early *monitor.Exit
@@ -114,15 +116,19 @@ func (c *Container) exitedLocked(e monitor.Exit) {
 	}
 	code, reason, message := describe(e)
 	c.m.config.Log.V(logExits).Info("Container exited", "containerID", c.id, "sandboxID", s.Group, "exitCode", code, "reason", reason, "message", message)
-	finish := func(s *Status) { s.exit(code, reason, message, e.FinishedAt) }
-	if err := c.changeLocked(finish); err != nil {
-		// A full disk must not keep an end secret: the monitor's exit record
-		// tells it again after a restart.
-		next := *s
-		finish(&next)
+	c.showLocked(func(s *Status) { s.exit(code, reason, message, e.FinishedAt) })
+	close(c.gone)
+}
+
+// showLocked applies f even if that cannot be saved: a full disk must not keep
+// secret what has happened. After a restart the monitor and the kernel tell it
+// again.
+func (c *Container) showLocked(f func(*Status)) {
+	if c.changeLocked(f) != nil {
+		next := *c.status.Load()
+		f(&next)
 		c.status.Store(&next)
 	}
-	close(c.gone)
 }
 
 // describe puts an exit in CRI's words.
@@ -148,17 +154,19 @@ func describe(e monitor.Exit) (code int, reason, message string) {
 }
 
 // finish records an end that no monitor reports.
-func (c *Container) finish(code int, reason, message string) error {
+func (c *Container) finish(code int, reason, message string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.status.Load().State == Exited {
-		return nil
+		return
 	}
-	if err := c.changeLocked(func(s *Status) { s.exit(code, reason, message, time.Now()) }); err != nil {
-		return err
-	}
+	c.showLocked(func(s *Status) { s.exit(code, reason, message, time.Now()) })
 	close(c.gone)
-	return nil
+}
+
+// finishLost records an end that nobody can tell anything of.
+func (c *Container) finishLost() {
+	c.finish(exitCodeUnknown, ReasonExitCodeLost, "the container ended while neither the monitor nor the daemon was running")
 }
 
 // expect refuses an operation in any state but one.

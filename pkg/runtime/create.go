@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
@@ -27,10 +28,16 @@ func (m *Manager) Prepare(ctx context.Context, p Params) (*Container, error) {
 		return nil, err
 	}
 	c := newContainer(m, &Status{Params: p, State: Creating, CreatedAt: time.Now()})
+	unlock, err := c.lock(ctx) // before anybody can find it to remove it
+	if err != nil {
+		return nil, err
+	}
 	if err := m.add(c); err != nil {
 		return nil, err
 	}
-	if err := c.prepare(ctx); err != nil {
+	err = c.prepare(ctx)
+	unlock()
+	if err != nil {
 		return nil, errors.Join(err, c.abandon(ctx))
 	}
 	return c, nil
@@ -60,7 +67,7 @@ func (c *Container) prepare(ctx context.Context) error {
 func (c *Container) abandon(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
 	defer cancel()
-	return c.m.Remove(ctx, c.id)
+	return c.Remove(ctx)
 }
 
 // CreateOptions complete what Prepare began.
@@ -96,6 +103,9 @@ func (c *Container) create(ctx context.Context, o CreateOptions) error {
 	if err := c.expect(Creating); err != nil {
 		return err
 	}
+	if c.removed { // with its sandbox, most likely
+		return fmt.Errorf("container %s has been removed: %w", c.id, errdefs.ErrFailedPrecondition)
+	}
 	runtime, err := c.driver()
 	if err != nil {
 		return err
@@ -112,10 +122,14 @@ func (c *Container) create(ctx context.Context, o CreateOptions) error {
 
 // created is the commit point of a create.
 func (c *Container) created(process linux.Process, o CreateOptions) error {
+	executable, err := process.Executable()
+	if err != nil {
+		executable = "" // it has died; its exit is on the way
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	err := c.changeLocked(func(s *Status) {
-		s.State, s.Process = Created, process
+	err = c.changeLocked(func(s *Status) {
+		s.State, s.Process, s.InitExecutable = Created, process, executable
 		s.StopSignal, s.SharedPID = o.StopSignal, o.SharedPID
 		s.TTY, s.Hooks = o.Spec.Process.Terminal, o.Spec.Hooks != nil
 		if o.Request != nil {

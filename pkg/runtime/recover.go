@@ -63,6 +63,10 @@ func (m *Manager) load(ctx context.Context, id string) *Status {
 	case !sameBoot && s.State != Exited && s.State != Creating:
 		s.Process = linux.Process{} // whoever has that pid now is somebody else
 		s.exit(exitCodeUnknown, ReasonNodeReboot, "the machine was restarted", time.Now())
+		// So that the next restart does not move the moment of its end.
+		if err := linux.SaveRecord(m.recordPath(id), s, linux.SurviveProcess); err != nil {
+			log.Error(err, "The end of a container cannot be saved")
+		}
 	case !sameBoot:
 		s.Process = linux.Process{}
 	}
@@ -143,10 +147,12 @@ func (m *Manager) all() []*Container {
 }
 
 func (c *Container) recover(ctx context.Context, state monitor.ContainerState, watched bool) error {
+	// What is wrong with an exec keeps nothing else from being put right.
+	return errors.Join(c.endExecs(), c.recoverState(ctx, state, watched))
+}
+
+func (c *Container) recoverState(ctx context.Context, state monitor.ContainerState, watched bool) error {
 	s := c.Status()
-	if err := c.endExecs(); err != nil {
-		return err
-	}
 	switch {
 	case s.State == Creating:
 		// The monitor may have finished what nobody was told of any more.
@@ -160,7 +166,8 @@ func (c *Container) recover(ctx context.Context, state monitor.ContainerState, w
 		c.exitedWith(*state.Exit)
 		return nil
 	case !watched && !s.Process.Alive():
-		return c.finish(exitCodeUnknown, ReasonExitCodeLost, "the container ended while neither the monitor nor the daemon was running")
+		c.finishLost()
+		return nil
 	case s.Starting:
 		return c.recoverStart()
 	}
@@ -168,14 +175,17 @@ func (c *Container) recover(ctx context.Context, state monitor.ContainerState, w
 }
 
 // recoverStart finds out whether a start that the daemon's death interrupted
-// came through: the runtime removes its FIFO when it lets the process go.
+// came through: the FIFO goes when the process is let go, and the process
+// executes something else then.
 func (c *Container) recoverStart() error {
 	runtime, err := c.driver()
 	if err != nil {
 		return err
 	}
+	s := c.Status()
 	_, err = os.Lstat(runtime.ExecFIFO(c.id))
-	started := errors.Is(err, fs.ErrNotExist)
+	executable, exeErr := s.Process.Executable()
+	started := errors.Is(err, fs.ErrNotExist) || exeErr == nil && s.InitExecutable != "" && executable != s.InitExecutable
 	return c.change(func(s *Status) {
 		s.Starting = false
 		if started && s.State == Created {

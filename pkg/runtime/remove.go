@@ -25,22 +25,29 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	return c.Remove(ctx)
+}
+
+// Remove is Manager.Remove of this container. It may be repeated, which takes
+// away what somebody who still had the container made after the first time.
+func (c *Container) Remove(ctx context.Context) error {
 	if err := c.Kill(ctx); err != nil {
-		return fmt.Errorf("remove container %s: %w", id, err)
+		return fmt.Errorf("remove container %s: %w", c.id, err)
 	}
 	unlock, err := c.lock(ctx)
 	if err != nil {
-		return fmt.Errorf("remove container %s: %w", id, err)
+		return fmt.Errorf("remove container %s: %w", c.id, err)
 	}
 	defer unlock()
 	// An operation that was under way may have brought it to life.
 	if err := c.Kill(ctx); err != nil {
-		return fmt.Errorf("remove container %s: %w", id, err)
+		return fmt.Errorf("remove container %s: %w", c.id, err)
 	}
 	if err := c.teardown(ctx); err != nil {
-		return fmt.Errorf("remove container %s: %w", id, err)
+		return fmt.Errorf("remove container %s: %w", c.id, err)
 	}
-	m.forget(id)
+	c.removed = true
+	c.m.forget(c.id)
 	return nil
 }
 
@@ -59,7 +66,10 @@ func (c *Container) teardown(ctx context.Context) error {
 	if err := errors.Join(c.m.monitor.Forget(ctx, c.id), c.removeRootfs(ctx)); err != nil {
 		return err
 	}
-	return errors.Join(linux.Discard(c.m.stateDir(c.id)), linux.Discard(c.m.recordDir(c.id)))
+	if err := linux.Discard(c.m.stateDir(c.id)); err != nil {
+		return err
+	}
+	return linux.Discard(c.m.recordDir(c.id))
 }
 
 // endCreate waits until no create of this container is under way in the

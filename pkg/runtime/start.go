@@ -2,11 +2,13 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cri-node/cri-node/pkg/runtime/monitor"
 	"github.com/cri-node/cri-node/pkg/runtime/oci"
 )
 
@@ -28,26 +30,41 @@ func (c *Container) Start(ctx context.Context) error {
 	if err := c.change(func(s *Status) { s.Starting = true; s.StartedAt = time.Now() }); err != nil {
 		return err
 	}
-	s := c.Status()
-	err = runtime.Start(ctx, oci.StartRequest{ID: c.id, LogFile: c.logFile(), Init: s.Process, Hooks: s.Hooks})
-	if err != nil {
+	if err := c.letGo(ctx, runtime); err != nil {
 		return c.startFailed(ctx, err)
 	}
-	return c.change(func(s *Status) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// It runs, whether or not that can be saved: recovery finds it out, because
+	// the record says Starting.
+	c.showLocked(func(s *Status) {
 		// It may have come and gone before this line.
 		if s.State == Created {
 			s.State, s.Starting = Running, false
 		}
 	})
+	return nil
+}
+
+// letGo makes the waiting init execute the container's program.
+func (c *Container) letGo(ctx context.Context, runtime *oci.Runtime) error {
+	s := c.Status()
+	if !runtime.StartsByFIFO(s.Hooks) {
+		return runtime.Start(ctx, c.id, c.logFile())
+	}
+	request := monitor.ReleaseRequest{FIFO: runtime.ExecFIFO(c.id), Init: s.Process, Executable: s.InitExecutable}
+	err := c.m.monitor.Release(ctx, request)
+	if errors.Is(err, monitor.ErrMonitorLost) && ctx.Err() == nil {
+		err = c.m.monitor.Release(ctx, request) // the next one knows what the last one did
+	}
+	return err
 }
 
 // startFailed ends a container whose start failed or was given up on: a
 // process that is let go later must not run behind everybody's back.
 func (c *Container) startFailed(ctx context.Context, cause error) error {
 	cause = fmt.Errorf("start container: %w", cause)
-	if err := c.finish(exitCodeStartError, ReasonStartError, cause.Error()); err != nil {
-		return fmt.Errorf("%w; %w", cause, err)
-	}
+	c.finish(exitCodeStartError, ReasonStartError, cause.Error())
 	if err := c.kill(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("%w; %w", cause, err)
 	}

@@ -5,16 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-node/cri-node/pkg/runtime/monitor"
 )
 
 // killWait is how long a killed container may take to be gone before Stop says
 // what it hangs on. The caller's context may be shorter.
 const killWait = 60 * time.Second
+
+// doubtInterval is how often a wait for the monitor's news of an exit looks
+// whether there will be any.
+const doubtInterval = 5 * time.Second
 
 // Stop ends a running container: its stop signal, then, after timeout,
 // SIGKILL. It returns once the container is Exited. A container that does not
@@ -61,14 +68,34 @@ func (c *Container) killAndWait(ctx context.Context) error {
 	}
 	limit := time.NewTimer(killWait)
 	defer limit.Stop()
-	select {
-	case <-c.gone:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("wait for killed container %s%s: %w", c.id, c.hangsOn(), context.Cause(ctx))
-	case <-limit.C:
-		return fmt.Errorf("container %s is still there %v after SIGKILL%s: %w", c.id, killWait, c.hangsOn(), context.DeadlineExceeded)
+	doubt := time.NewTicker(doubtInterval)
+	defer doubt.Stop()
+	for {
+		select {
+		case <-c.gone:
+			return nil
+		case <-doubt.C:
+			c.finishUnwatched(ctx)
+		case <-ctx.Done():
+			return fmt.Errorf("wait for killed container %s%s: %w", c.id, c.hangsOn(), context.Cause(ctx))
+		case <-limit.C:
+			return fmt.Errorf("container %s is still there %v after SIGKILL%s: %w", c.id, killWait, c.hangsOn(), context.DeadlineExceeded)
+		}
 	}
+}
+
+// finishUnwatched ends a container whose process is gone and which the monitor
+// does not know, because it could not take it over: nobody will tell its exit.
+func (c *Container) finishUnwatched(ctx context.Context) {
+	s := c.Status()
+	if s.Process.Alive() {
+		return
+	}
+	watched, err := c.m.monitor.List(ctx)
+	if err != nil || slices.ContainsFunc(watched, func(w monitor.ContainerState) bool { return w.ID == c.id }) {
+		return
+	}
+	c.finishLost()
 }
 
 // hangsOn says where in the kernel a process that will not die is stuck.
