@@ -91,6 +91,8 @@ type Status struct {
 	// SharedPID: the container's pid namespace outlives its first process.
 	SharedPID bool `json:"sharedPID,omitempty"`
 	TTY       bool `json:"tty,omitempty"`
+	// InitExecutable is what Process executed before it was let go.
+	InitExecutable string `json:"initExecutable,omitempty"`
 	// Hooks: the OCI spec has hooks.
 	Hooks bool `json:"hooks,omitempty"`
 }

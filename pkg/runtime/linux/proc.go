@@ -194,3 +194,17 @@ func PollPidfd(pidfd *os.File, timeout time.Duration) (bool, error) {
 		return n > 0, nil
 	}
 }
+
+// Executable identifies the file the process executes, by device and inode:
+// another answer than before means that it has called execve(2).
+func (p Process) Executable() (string, error) {
+	var st unix.Stat_t
+	link := "/proc/" + strconv.Itoa(p.PID) + "/exe"
+	if err := retry(func() error { return unix.Stat(link, &st) }); err != nil {
+		return "", &os.PathError{Op: "stat", Path: link, Err: err}
+	}
+	if s, err := ReadStat(p.PID); err != nil || s.StartTime != p.StartTime {
+		return "", errors.Join(fmt.Errorf("executable of process %d: %w", p.PID, unix.ESRCH), err)
+	}
+	return fmt.Sprintf("%d:%d", st.Dev, st.Ino), nil
+}

@@ -51,6 +51,7 @@ const (
 	opUpgrade    = "upgrade"
 	opCreate     = "create"
 	opExec       = "exec" // with the three stdio descriptors
+	opRelease    = "release"
 	opCancel     = "cancel"
 	opReopen     = "reopen"
 	opResize     = "resize"

@@ -164,6 +164,8 @@ func (s *session) call(ctx context.Context, msg *message) (body any, fds []int, 
 	case opExec:
 		body, err = s.exec(ctx, msg.Body, msg.fds)
 		return body, nil, err
+	case opRelease:
+		return struct{}{}, nil, m.release(msg.Body)
 	case opCancel:
 		return s.cancel(msg.Body)
 	case opList:
