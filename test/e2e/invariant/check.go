@@ -56,6 +56,9 @@ func Check(facts []Fact, v View) []string {
 	count := map[string]int{}
 	for _, f := range facts {
 		count[f.Kind]++
+		if f.Kind == Store {
+			add("%s", f)
+		}
 		owned := slices.ContainsFunc(f.IDs, func(id string) bool { return known[id] })
 		if len(f.IDs) > 0 && !owned {
 			add("nobody owns %s", f)

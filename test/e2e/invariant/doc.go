@@ -7,7 +7,8 @@
 // path or text. Two judgements are made of them:
 //
 //	Check     after every test: each fact belongs to an object the CRI lists,
-//	          and what the CRI says (running, exited, ready, its addresses) is so.
+//	          what the CRI says (running, exited, ready, its addresses) is so,
+//	          and the image store is whole: no more and no less than its records say.
 //	Residue   at the end, with every pod removed: no fact is left that was not
 //	          there before the first pod.
 //

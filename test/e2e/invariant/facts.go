@@ -44,6 +44,8 @@ const (
 	Rule    = "rule"
 	Path    = "path"
 	Monitor = "monitor"
+	// Store is something wrong with the image store.
+	Store = "image store:"
 )
 
 // Fact is one thing found.
@@ -66,7 +68,7 @@ func fact(kind, what string) Fact {
 func Collect(c Config) ([]Fact, error) {
 	var all []Fact
 	var errs []error
-	for _, source := range []func(Config) ([]Fact, error){mounts, ports, cgroups, processes, leases, rules, paths} {
+	for _, source := range []func(Config) ([]Fact, error){mounts, ports, cgroups, processes, leases, rules, paths, checkStore} {
 		facts, err := source(c)
 		all = append(all, facts...)
 		errs = append(errs, err)

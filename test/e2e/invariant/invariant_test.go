@@ -1,6 +1,8 @@
 package invariant_test
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -65,6 +67,48 @@ func TestCheck(t *testing.T) {
 				t.Fatalf("want %q, got %q", tc.want, wrong)
 			}
 		})
+	}
+}
+
+func TestStore(t *testing.T) {
+	root := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		path := filepath.Join(root, "image", name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wrong := func() string {
+		t.Helper()
+		facts, err := invariant.Collect(invariant.Config{Root: root, State: filepath.Join(root, "state")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(invariant.Check(slices.DeleteFunc(facts, func(f invariant.Fact) bool { return f.Kind != invariant.Store }), invariant.View{}), "\n")
+	}
+	blob := fmt.Sprintf("%x", sha256.Sum256([]byte("config")))
+	write("blobs/sha256/"+blob, "config")
+	write("layers/"+ctr+"/diff/f", "x")
+	write("images/"+blob+".json", `{"names":["a@sha256:`+odd+`"],"id":"sha256:`+blob+`","layers":["sha256:`+ctr+`"]}`)
+	if got := wrong(); got != "" {
+		t.Errorf("a store that is whole: %s", got)
+	}
+	write("staging/x/f", "")
+	write("layers/"+odd+"/diff/f", "")
+	write("rootfs/"+pod+"/rootfs.json", `{"layers":["sha256:`+pod+`"]}`)
+	write("blobs/sha256/"+blob, "other")
+	got := wrong()
+	for _, want := range []string{"staging holds x", "nothing needs layers/" + odd, "there for " + pod, "content of blob " + blob} {
+		if !strings.Contains(got, want) {
+			t.Errorf("findings lack %q:\n%s", want, got)
+		}
+	}
+	if n := strings.Count(got, "\n"); n != 3 {
+		t.Errorf("%d findings instead of 4:\n%s", n+1, got)
 	}
 }
 

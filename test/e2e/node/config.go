@@ -45,13 +45,14 @@ func (n *Node) layout(dir string, o Options) {
 	n.leaseDir = filepath.Join(dir, "leases")
 	n.holdDir = filepath.Join(dir, "gate", "hold")
 	n.bootID = filepath.Join(dir, "boot_id")
-	n.Bridge = fmt.Sprintf("e2e%d", o.Number)
+	// Another run at the same time must not share it; 15 bytes at most.
+	n.Bridge = fmt.Sprintf("e2e%d-%d", o.Number, os.Getpid())
 	n.CgroupParent = fmt.Sprintf("/e2e-%d-%s", o.Number, filepath.Base(dir))
 	n.network = "net-" + filepath.Base(dir)
 	n.Subnets = []netip.Prefix{
 		// What another run left behind must not look like ours.
 		netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/22", 151+o.Number, os.Getpid()%64*4)),
-		netip.MustParsePrefix(fmt.Sprintf("fd00:e2e:%d::/64", o.Number+1)),
+		netip.MustParsePrefix(fmt.Sprintf("fd00:e2e:%x:%x::/64", o.Number+1, os.Getpid()%0x10000)),
 	}
 }
 
