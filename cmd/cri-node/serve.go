@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -28,10 +29,17 @@ const drainTimeout = 30 * time.Second
 // they then keep what they have, as they do not for a caller who went away.
 const pullGrace = 2 * time.Second
 
+// gcPercent is how much the heap may grow between collections, half of Go's
+// default.
+const gcPercent = 50
+
 // serve runs the daemon until ctx ends: it takes the directories for itself,
 // builds the layers from the bottom up, recovers what an earlier daemon left,
 // and only then answers. On the way down it stops in the opposite order.
 func serve(ctx context.Context, o serveOptions) (err error) {
+	// The live heap is a few megabytes; a collection of it costs less than the
+	// memory that putting it off would hold on every node.
+	debug.SetGCPercent(gcPercent)
 	unix.Umask(0o022) // modes are what they say, whatever shell this was started from
 	log := klog.FromContext(ctx)
 	log.Info("Starting", "version", o.version, "root", o.cfg.Root, "state", o.cfg.State)
