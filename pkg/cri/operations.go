@@ -3,9 +3,11 @@ package cri
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"k8s.io/klog/v2"
 )
 
@@ -101,7 +103,7 @@ func (o *operations[K]) join(ctx context.Context, key K, f func(ctx context.Cont
 			case <-finished:
 			}
 		})
-		op.id, op.err = f(ctx, at)
+		op.id, op.err = guard(ctx, at, f)
 		close(finished)
 		klog.FromContext(ctx).V(logStages).Info("Done", "id", op.id, "stages", at.String())
 		o.mu.Lock()
@@ -110,6 +112,18 @@ func (o *operations[K]) join(ctx context.Context, key K, f func(ctx context.Cont
 		close(op.done)
 	})
 	return op, nil
+}
+
+// guard keeps a panic in f from taking the daemon down, as intercept does for
+// what runs in the call itself.
+func guard(ctx context.Context, at *stages, f func(ctx context.Context, at *stages) (string, error)) (id string, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			klog.FromContext(ctx).Error(nil, "An operation panicked", "panic", fmt.Sprint(p), "stages", at.String(), "stack", string(debug.Stack()))
+			err = fmt.Errorf("panicked %s: %v: %w", at, p, errdefs.ErrInternal)
+		}
+	}()
+	return f(ctx, at)
 }
 
 // close refuses new executions and waits for those under way.

@@ -79,3 +79,17 @@ func TestOperationsRefuseWhenClosedOrCancelled(t *testing.T) {
 		t.Fatalf("after close: %v", err)
 	}
 }
+
+// A panic in the work is the answer of its callers, and not the daemon's end.
+func TestOperationPanics(t *testing.T) {
+	o := &operations[string]{limit: time.Minute}
+	defer o.close()
+	work := func(context.Context, *stages) (string, error) { panic("at the disco") }
+	if _, err := o.do(t.Context(), "key", work); !errdefs.IsInternal(err) {
+		t.Fatalf("got %v", err)
+	}
+	id, err := o.do(t.Context(), "key", func(context.Context, *stages) (string, error) { return "id", nil })
+	if id != "id" || err != nil {
+		t.Fatalf("afterwards: %q, %v", id, err)
+	}
+}
