@@ -15,7 +15,11 @@ import (
 // StopPodSandbox ends all containers of a pod and gives its network back. One
 // that is not there, or stopped already, is a success.
 func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
-	if err := s.stopSandbox(ctx, r.GetPodSandboxId()); err != nil {
+	id, err := s.sandboxID(r.GetPodSandboxId())
+	if err == nil {
+		err = s.stopSandbox(ctx, id)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("stop sandbox %s: %w", r.GetPodSandboxId(), err)
 	}
 	return &runtimeapi.StopPodSandboxResponse{}, nil
@@ -23,10 +27,27 @@ func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandbo
 
 // RemovePodSandbox stops a pod and removes it with its containers.
 func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
-	if err := s.removeSandbox(ctx, r.GetPodSandboxId()); err != nil {
+	id, err := s.sandboxID(r.GetPodSandboxId())
+	if err == nil {
+		err = s.removeSandbox(ctx, id)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("remove sandbox %s: %w", r.GetPodSandboxId(), err)
 	}
 	return &runtimeapi.RemovePodSandboxResponse{}, nil
+}
+
+// sandboxID completes the beginning of an id. One that begins no sandbox's stays
+// what it is.
+func (s *Server) sandboxID(id string) (string, error) {
+	sb, err := s.findSandbox(id)
+	if errdefs.IsNotFound(err) {
+		return id, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return sb.ID(), nil
 }
 
 func (s *Server) stopSandbox(ctx context.Context, id string) error {
