@@ -56,7 +56,13 @@ func (s *Server) createContainer(ctx context.Context, at *stages, st *sandbox.St
 	// 1. A repeated request gets what the first one made.
 	m := config.GetMetadata()
 	if c, ok := s.config.Containers.Lookup(st.ID, m.GetName(), m.GetAttempt()); ok {
-		return c.ID(), nil
+		if c.Status().State != runtime.Creating {
+			return c.ID(), nil
+		}
+		// What an earlier request could not undo; nobody can see it to remove it.
+		if err := undoCreate(ctx, c); err != nil {
+			return "", err
+		}
 	}
 	img, err := s.config.Images.Resolve(config.GetImage().GetImage())
 	if err != nil {
@@ -84,7 +90,7 @@ func (s *Server) createContainer(ctx context.Context, at *stages, st *sandbox.St
 	at.enter("OCI spec")
 	options, err := s.createOptions(ctx, c, st, config, img, handler, cgroupsPath)
 	if err != nil {
-		return "", errors.Join(err, s.undoCreate(ctx, id))
+		return "", errors.Join(err, undoCreate(ctx, c))
 	}
 	// 4. Namespaces and process.
 	at.enter("OCI runtime")
@@ -93,15 +99,16 @@ func (s *Server) createContainer(ctx context.Context, at *stages, st *sandbox.St
 	}
 	// 5. A stop that came meanwhile has not seen this container.
 	if _, err := s.readySandbox(st.ID); err != nil {
-		return "", errors.Join(err, s.undoCreate(ctx, id))
+		return "", errors.Join(err, undoCreate(ctx, c))
 	}
 	return id, nil
 }
 
-func (s *Server) undoCreate(ctx context.Context, id string) error {
+// undoCreate removes a container in a time of its own.
+func undoCreate(ctx context.Context, c *runtime.Container) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	return s.config.Containers.Remove(ctx, id)
+	return c.Remove(ctx)
 }
 
 // createOptions translates the request.

@@ -23,7 +23,7 @@ func (s *Server) Reconcile(ctx context.Context) {
 			// An empty group is that of a broken record, which stays visible.
 		default:
 			log.Info("Removing a container whose sandbox is gone", "containerID", st.ID, "sandboxID", st.Group)
-			if err := s.config.Containers.Remove(ctx, st.ID); err != nil {
+			if err := undoCreate(ctx, c); err != nil {
 				log.Error(err, "Cannot remove a container whose sandbox is gone", "containerID", st.ID)
 			}
 		}
@@ -46,9 +46,12 @@ func (s *Server) stopUnready(ctx context.Context) {
 		if st := sb.Status(); s.sandboxState(&st) == runtimeapi.PodSandboxState_SANDBOX_READY {
 			continue
 		}
-		if err := s.stopSandbox(ctx, sb.ID()); err != nil {
+		// One that hangs must not keep the daemon from serving the others.
+		bounded, cancel := context.WithTimeout(ctx, undoTimeout)
+		if err := s.stopSandbox(bounded, sb.ID()); err != nil {
 			klog.FromContext(ctx).Error(err, "Cannot stop a sandbox that is not ready", "sandboxID", sb.ID())
 		}
+		cancel()
 		s.stopping.Delete(sb.ID())
 	}
 }

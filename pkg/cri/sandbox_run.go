@@ -44,8 +44,16 @@ func sandboxKey(m *runtimeapi.PodSandboxMetadata) sandbox.Key {
 func (s *Server) runSandbox(ctx context.Context, at *stages, r *runtimeapi.RunPodSandboxRequest, handler *oci.Runtime) (string, error) {
 	// 1. A repeated request gets what the first one made.
 	if sb, ok := s.sandboxes().Lookup(sandboxKey(r.GetConfig().GetMetadata())); ok {
-		if st := sb.Status(); s.sandboxState(&st) == runtimeapi.PodSandboxState_SANDBOX_READY {
+		st := sb.Status()
+		switch {
+		case s.sandboxState(&st) == runtimeapi.PodSandboxState_SANDBOX_READY:
 			return st.ID, nil
+		case st.State == sandbox.Creating:
+			// What an earlier request could not undo; nobody can see it to remove it.
+			if err := s.undoRun(ctx, st.ID); err != nil {
+				return "", err
+			}
+			return s.runSandbox(ctx, at, r, handler)
 		}
 		return "", fmt.Errorf("sandbox %s has the same metadata and is not ready any more: remove it, or use the next attempt: %w", sb.ID(), errdefs.ErrAlreadyExists)
 	}
