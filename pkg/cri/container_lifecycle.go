@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -28,7 +29,7 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 	}
 	// A stop of the pod that came meanwhile has not seen it running.
 	if _, err := s.readySandbox(c.Status().Group); err != nil {
-		return nil, fmt.Errorf("%w; %w", err, c.Kill(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, c.Kill(context.WithoutCancel(ctx)))
 	}
 	return &runtimeapi.StartContainerResponse{}, nil
 }
