@@ -309,6 +309,10 @@ func TestBadCalls(t *testing.T) {
 			_, err := e.node.RawImages.PullImage(ctx, &runtimeapi.PullImageRequest{})
 			return err
 		}},
+		"pull for an unknown handler": {codes.InvalidArgument, "none-such", func() error {
+			_, err := e.node.RawImages.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: shared.image, RuntimeHandler: "none-such"}})
+			return err
+		}},
 		"pull of an upper-case name": {codes.InvalidArgument, "Upper", func() error {
 			_, err := e.node.RawImages.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: "127.0.0.1:1/Upper/Case:1"}})
 			return err

@@ -105,9 +105,8 @@ func TestTerminate(t *testing.T) {
 	}
 	e.must(e.node.Terminate())
 	e.eventually(10*time.Second, func() error {
-		_, err := os.Stat(strings.TrimPrefix(e.node.Endpoint(), "unix://"))
-		if !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("the socket is not gone: %v", err)
+		if _, err := os.Stat(strings.TrimPrefix(e.node.Endpoint(), "unix://")); !errors.Is(err, fs.ErrNotExist) {
+			return errors.New("the socket is not gone")
 		}
 		return nil
 	})

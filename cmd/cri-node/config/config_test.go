@@ -280,7 +280,7 @@ func TestAllMistakesAreReported(t *testing.T) {
 func TestMistakesOfAllFilesAreReported(t *testing.T) {
 	dir := write(t, map[string]string{
 		"c.toml":            "log.level = 'high'\n",
-		"c.toml.d/10.toml":  "log.format = 'x'\nrooot = 1\n[image]\nmax_paralel_layers = 2\n",
+		"c.toml.d/10.toml":  "log.format = 'x'\nrooot = 1\n[image]\nmax_layers = 2\n",
 		"c.toml.d/20.toml":  "[image\n",
 		"c.toml.d/30.toml":  "image.progress_timeout = '1ms'\n",
 		"c.toml.d/40.other": "neither = 'read'\n",
@@ -294,7 +294,7 @@ func TestMistakesOfAllFilesAreReported(t *testing.T) {
 		path + ":1: log.level: is a TOML string",
 		path + ".d/10.toml:1: log.format: ",
 		path + ".d/10.toml:2: rooot: unknown key",
-		path + ".d/10.toml:4: image.max_paralel_layers: unknown key",
+		path + ".d/10.toml:4: image.max_layers: unknown key",
 		path + ".d/20.toml:1: ",
 		path + ".d/30.toml:1: image.progress_timeout: ",
 		"--listen: server.listen: ",
