@@ -262,12 +262,20 @@ func (c *Cgroups) Processes(cgroup string) ([]int, error) {
 	return pids, nil
 }
 
-// ignoreGone treats a cgroup that vanished while it was read as empty.
+// ignoreGone treats a cgroup that vanished while it was read as empty, and one
+// that a container made threaded: the processes of that are in a cgroup above.
 func ignoreGone(err error) error {
-	if errors.Is(err, unix.ENODEV) {
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil
 	}
 	return ignoreNotExist(err)
+}
+
+// hasThreads reports whether a process lives on without its first thread, which
+// alone makes it look like a zombie.
+func hasThreads(pid int) bool {
+	tasks, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
+	return err == nil && len(tasks) > 1
 }
 
 // Kill sends SIGKILL to every process of a cgroup and waits until it is empty,
@@ -289,7 +297,7 @@ func (c *Cgroups) Kill(ctx context.Context, cgroup string) error {
 		}
 		alive := 0
 		for _, pid := range pids {
-			if s, err := ReadStat(pid); err != nil || s.State == 'Z' {
+			if s, err := ReadStat(pid); err != nil || s.State == 'Z' && !hasThreads(pid) {
 				continue // a zombie stays listed in v1 until it is reaped
 			}
 			alive++
