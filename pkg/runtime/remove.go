@@ -94,12 +94,15 @@ func (c *Container) deleteFromRuntime(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(c.removeCgroup(ctx, s), c.deleteFromAll(ctx))
 	}
+	var deleted error
 	if s.State == Creating || s.Reason == ReasonStartError || s.Hooks {
-		return errors.Join(runtime.Delete(ctx, c.id, c.logFile()), c.removeCgroup(ctx, s))
+		deleted = runtime.Delete(ctx, c.id, c.logFile())
 	}
-	if err := c.removeCgroup(ctx, s); err != nil {
-		return err
+	if err := c.removeCgroup(ctx, s); err != nil || s.Cgroup == "" && deleted != nil {
+		return errors.Join(deleted, err)
 	}
+	// With the cgroup all processes are gone, so that a state the runtime itself
+	// cannot read any more is of no use to anybody.
 	return runtime.Forget(c.id)
 }
 
