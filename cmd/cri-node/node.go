@@ -202,10 +202,43 @@ func (n *node) openContainers(ctx context.Context, cfg *config.Config, c runtime
 		return nil, nil, fmt.Errorf("start monitor: %w", err)
 	}
 	n.closers = append(n.closers, supervisor.Close)
+	if err := upgradeMonitor(ctx, supervisor); err != nil {
+		// It speaks our protocol; its own fixes have to wait.
+		klog.FromContext(ctx).Error(err, "The monitor goes on with the program of an earlier version")
+	}
 	if err := containers.Recover(ctx, supervisor); err != nil {
 		return nil, nil, fmt.Errorf("recover containers: %w", err)
 	}
 	return containers, supervisor, nil
+}
+
+// upgradeTime bounds the replacing of the monitor's program.
+const upgradeTime = 30 * time.Second
+
+// upgradeMonitor puts this daemon's own program in the place of the monitor's,
+// where that is another one: the monitor outlives daemons, but need not stay
+// behind them. Its containers notice nothing.
+func upgradeMonitor(ctx context.Context, supervisor *monitor.Supervisor) error {
+	ours, err := linux.FindProcess(os.Getpid())
+	if err != nil {
+		return err
+	}
+	theirs, err := linux.FindProcess(supervisor.PID())
+	if err != nil {
+		return err
+	}
+	want, err := ours.Executable()
+	if err != nil {
+		return err
+	}
+	got, err := theirs.Executable()
+	if err != nil || got == want {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, upgradeTime)
+	defer cancel()
+	klog.FromContext(ctx).Info("Replacing the monitor's program", "pid", supervisor.PID())
+	return supervisor.Upgrade(ctx)
 }
 
 // openHandlers asks each OCI runtime what it can do.

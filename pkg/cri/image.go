@@ -22,7 +22,7 @@ func (s *Server) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 	}
 	id, err := s.config.Images.Pull(ctx, image.PullRequest{Ref: ref, Auth: auth(r.GetAuth())})
 	if err != nil {
-		return nil, fmt.Errorf("pull image %q: %w", ref, err)
+		return nil, err // it names the image
 	}
 	return &runtimeapi.PullImageResponse{ImageRef: id}, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 )
 
@@ -29,24 +30,38 @@ var reads = map[string]bool{
 	"ListMetricDescriptors": true, "ListPodSandboxMetrics": true,
 }
 
-// idRequest is a request about one sandbox, container or image.
+// What a request or an answer is about.
 type (
-	sandboxRequest   interface{ GetPodSandboxId() string }
-	containerRequest interface{ GetContainerId() string }
+	ofSandbox   interface{ GetPodSandboxId() string }
+	ofContainer interface{ GetContainerId() string }
+	ofImage     interface{ GetImage() *runtimeapi.ImageSpec }
 )
+
+// subject adds to a logger the ids that a message names.
+func (s *Server) subject(log klog.Logger, message any) klog.Logger {
+	if m, ok := message.(ofSandbox); ok && m.GetPodSandboxId() != "" {
+		log = log.WithValues("sandboxID", m.GetPodSandboxId())
+	}
+	if m, ok := message.(ofContainer); ok && m.GetContainerId() != "" {
+		log = log.WithValues("containerID", m.GetContainerId())
+		if c, err := s.config.Containers.Get(m.GetContainerId()); err == nil {
+			if _, named := message.(ofSandbox); !named {
+				log = log.WithValues("sandboxID", c.Status().Group)
+			}
+		}
+	}
+	if m, ok := message.(ofImage); ok && m.GetImage().GetImage() != "" {
+		log = log.WithValues("image", m.GetImage().GetImage())
+	}
+	return log
+}
 
 // intercept surrounds every unary call: it puts a logger that carries the ids
 // into the context, keeps a panic from taking the daemon down, and turns the
 // error into a gRPC status.
 func (s *Server) intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
 	method := path.Base(info.FullMethod)
-	log := s.log.WithValues("method", method)
-	if r, ok := request.(sandboxRequest); ok && r.GetPodSandboxId() != "" {
-		log = log.WithValues("sandboxID", r.GetPodSandboxId())
-	}
-	if r, ok := request.(containerRequest); ok && r.GetContainerId() != "" {
-		log = log.WithValues("containerID", r.GetContainerId())
-	}
+	log := s.subject(s.log.WithValues("method", method), request)
 	level := logChanges
 	if reads[method] {
 		level = logReads
@@ -63,7 +78,23 @@ func (s *Server) intercept(ctx context.Context, request any, info *grpc.UnarySer
 			err = toStatus(err)
 			return
 		}
+		if !reads[method] {
+			log = s.created(log, response)
+		}
 		log.V(level).Info("Call", "duration", time.Since(begin))
 	}()
 	return handler(klog.NewContext(ctx, log), request)
+}
+
+// created adds to a logger the id of what a call has made.
+func (s *Server) created(log klog.Logger, response any) klog.Logger {
+	switch r := response.(type) {
+	case *runtimeapi.RunPodSandboxResponse:
+		return log.WithValues("sandboxID", r.GetPodSandboxId())
+	case *runtimeapi.CreateContainerResponse:
+		return log.WithValues("containerID", r.GetContainerId())
+	case *runtimeapi.PullImageResponse:
+		return log.WithValues("imageID", r.GetImageRef())
+	}
+	return log
 }

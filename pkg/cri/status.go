@@ -32,6 +32,10 @@ func (s *Server) Version(context.Context, *runtimeapi.VersionRequest) (*runtimea
 // Status tells whether pods can be run, and if not, what to do about it.
 func (s *Server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
 	ready := &runtimeapi.RuntimeCondition{Type: runtimeapi.RuntimeReady, Status: true}
+	if s.config.MonitorPID() == 0 {
+		ready.Status = false
+		ready.Reason, ready.Message = "MonitorNotRunning", "the monitor, which runs and watches containers, cannot be reached and is being started again: see the daemon's log, and monitor.log below "+s.config.State
+	}
 	network := &runtimeapi.RuntimeCondition{Type: runtimeapi.NetworkReady, Status: true}
 	if err := s.config.Network.Status(ctx); err != nil {
 		network.Status = false
