@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -112,19 +113,19 @@ func (s *Server) UpdateContainerResources(ctx context.Context, r *runtimeapi.Upd
 	if err != nil {
 		return nil, err
 	}
-	view := s.containerView(c.Status())
-	limits, err := spec.UpdateLimits(spec.Limits{OCI: created.Linux.Resources, CRI: view.Config.GetLinux().GetResources()}, r.GetLinux(), s.specHost())
+	err = c.Update(ctx, func(st *runtime.Status) (*specs.LinuxResources, []byte, error) {
+		view := s.containerView(st)
+		limits, err := spec.UpdateLimits(spec.Limits{OCI: created.Linux.Resources, CRI: view.Config.GetLinux().GetResources()}, r.GetLinux(), s.specHost())
+		if err != nil {
+			return nil, nil, err
+		}
+		limits.OCI.Devices = nil // what a container may open is not up for change
+		next := *view
+		next.Config = withResources(view.Config, limits.CRI)
+		request, err := next.encode()
+		return limits.OCI, request, err
+	})
 	if err != nil {
-		return nil, err
-	}
-	limits.OCI.Devices = nil // what a container may open is not up for change
-	next := *view
-	next.Config = withResources(view.Config, limits.CRI)
-	request, err := next.encode()
-	if err != nil {
-		return nil, err
-	}
-	if err := c.Update(ctx, limits.OCI, request); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.UpdateContainerResourcesResponse{}, nil

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
@@ -180,5 +183,27 @@ func TestRebootIsNotedOnce(t *testing.T) {
 	second := m.load(t.Context(), "a")
 	if first.Reason != ReasonNodeReboot || !first.FinishedAt.Equal(second.FinishedAt) {
 		t.Fatalf("%v, then %v", first.FinishedAt, second.FinishedAt)
+	}
+}
+
+// Updates at the same time build on one another: none undoes another.
+func TestUpdatesAtOnce(t *testing.T) {
+	m := newTestManager(t, t.TempDir(), &fakeRootfs{})
+	c := createdContainer(t, m, "a")
+	const updates = 8
+	var wait sync.WaitGroup
+	for range updates {
+		wait.Go(func() {
+			err := c.Update(t.Context(), func(s *Status) (*specs.LinuxResources, []byte, error) {
+				return &specs.LinuxResources{}, append(slices.Clone(s.Request), 'x'), nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	if got := c.Status().Request; len(got) != updates {
+		t.Fatalf("%d of %d updates are left", len(got), updates)
 	}
 }

@@ -10,8 +10,9 @@ import (
 )
 
 // Update changes the container's resource limits and, only if that succeeded,
-// what the caller keeps with it.
-func (c *Container) Update(ctx context.Context, resources *specs.LinuxResources, request []byte) error {
+// what the caller keeps with it. It gets both from change, which is given what
+// the update before it has left.
+func (c *Container) Update(ctx context.Context, change func(*Status) (resources *specs.LinuxResources, request []byte, err error)) error {
 	unlock, err := c.lock(ctx)
 	if err != nil {
 		return err
@@ -21,6 +22,10 @@ func (c *Container) Update(ctx context.Context, resources *specs.LinuxResources,
 		return fmt.Errorf("container %s is %s: %w", c.id, s, errdefs.ErrFailedPrecondition)
 	}
 	runtime, err := c.driver()
+	if err != nil {
+		return err
+	}
+	resources, request, err := change(c.Status())
 	if err != nil {
 		return err
 	}
