@@ -311,3 +311,22 @@ func TestTTY(t *testing.T) {
 		t.Errorf("log is %q", got)
 	}
 }
+
+// Who forgets a container that is just being created waits for the end of that.
+func TestForgetWaitsForCreate(t *testing.T) {
+	n := startNode(t)
+	req := n.request("a", "exec sleep 1000")
+	req.Argv = slices.Insert(req.Argv, 5, "--wait", "1s")
+	created := make(chan error, 1)
+	go func() {
+		_, err := n.s.Create(context.Background(), req)
+		created <- err
+	}()
+	n.eventually("the runtime runs", func() bool { return exists(req.PidFile) })
+	if err := n.s.Forget(t.Context(), "a"); !errors.Is(err, ErrState) {
+		t.Errorf("forget: %v", err)
+	}
+	if err := <-created; err != nil {
+		t.Fatal(err)
+	}
+}

@@ -130,12 +130,21 @@ func (m *server) list() []ContainerState {
 
 // forget drops an exited container. exit.json stays for the directory's owner.
 func (m *server) forget(ctx context.Context, id string) error {
-	c, err := m.find(id)
-	if errors.Is(err, ErrNotFound) {
+	m.mu.Lock()
+	c := m.containers[id]
+	m.mu.Unlock()
+	if c == nil {
 		return nil // forgotten already
 	}
-	if err != nil {
-		return err
+	// A create whose daemon has died is being undone: what it makes until then
+	// must not come after what its owner removes.
+	select {
+	case <-c.settled:
+	case <-ctx.Done():
+		return fmt.Errorf("forget container %s: end its create: %w", id, ctx.Err())
+	}
+	if c.aborted {
+		return nil
 	}
 	select {
 	case <-c.done:
