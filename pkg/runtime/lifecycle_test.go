@@ -207,3 +207,40 @@ func TestUpdatesAtOnce(t *testing.T) {
 		t.Fatalf("%d of %d updates are left", len(got), updates)
 	}
 }
+
+// A stop that comes while the container is being started means what is started.
+func TestStopDuringStart(t *testing.T) {
+	m := newTestManager(t, t.TempDir(), &fakeRootfs{})
+	c := createdContainer(t, m, "a")
+	unlock, err := c.lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.change(func(s *Status) { s.Starting = true }); err != nil {
+		t.Fatal(err)
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- c.Stop(t.Context(), 0) }()
+	select {
+	case err := <-stopped:
+		t.Fatalf("stopped a container that was not started yet: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	runtime, err := c.driver()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.letGo(t.Context(), runtime); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.change(func(s *Status) { s.State, s.Starting = Running, false }); err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	if s := c.Status(); s.State != Exited {
+		t.Fatalf("state is %s", s.State)
+	}
+}

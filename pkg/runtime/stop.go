@@ -27,6 +27,9 @@ const doubtInterval = 5 * time.Second
 // SIGKILL. It returns once the container is Exited. A container that does not
 // run is a success. Of several calls at once the shortest timeout wins.
 func (c *Container) Stop(ctx context.Context, timeout time.Duration) error {
+	if err := c.startFinished(ctx); err != nil {
+		return err
+	}
 	if c.Status().State != Running {
 		return nil
 	}
@@ -47,6 +50,21 @@ func (c *Container) Stop(ctx context.Context, timeout time.Duration) error {
 	return c.killAndWait(ctx)
 }
 
+// startFinished waits for a start under way: what it brings to life is meant,
+// too, by who stops the container now.
+func (c *Container) startFinished(ctx context.Context) error {
+	s := c.Status()
+	if s.State != Created || !s.Starting {
+		return nil
+	}
+	unlock, err := c.lock(ctx)
+	if err != nil {
+		return err
+	}
+	unlock()
+	return nil
+}
+
 // sendStopSignal sends the stop signal the first time it is called.
 func (c *Container) sendStopSignal() error {
 	if !c.stopSent.CompareAndSwap(false, true) {
@@ -55,7 +73,7 @@ func (c *Container) sendStopSignal() error {
 	s := c.Status()
 	sig, err := parseSignal(s.StopSignal)
 	if err != nil {
-		return err
+		sig = unix.SIGTERM // an image must not make its container unstoppable
 	}
 	return ignoreGone(s.Process.Signal(sig))
 }
