@@ -33,16 +33,29 @@ func WithoutUnified(start func() error) error {
 }
 
 func withoutUnified(start func() error) error {
+	if err := HideUnified(); err != nil {
+		return err
+	}
+	return start()
+}
+
+// HideUnified moves the calling thread, which must be locked and not be the
+// main one, to a mount namespace without the cgroup v2 tree of a hybrid
+// machine. Only the mount above that tree is made private, so that the unmount
+// stays in here; how all others propagate stays as it is, which containers with
+// shared mounts need.
+func HideUnified() error {
 	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
 		return fmt.Errorf("unshare mount namespace: %w", err)
 	}
-	// On a machine whose mounts are shared, the unmount must stay in here.
-	if err := unix.Mount("", CgroupRoot, "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+	err := unix.Mount("", CgroupRoot, "", unix.MS_PRIVATE, "")
+	if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: nothing is mounted there
 		return fmt.Errorf("make %s private: %w", CgroupRoot, err)
 	}
 	unified := filepath.Join(CgroupRoot, "unified")
-	if err := unix.Unmount(unified, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+	err = unix.Unmount(unified, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmount %s: %w", unified, err)
 	}
-	return start()
+	return nil
 }

@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const unifiedCgroup = "/sys/fs/cgroup/unified"
+
 // ociBundle makes a bundle around a static busybox.
 func ociBundle(t *testing.T, dir, version string, tty bool, script string) string {
 	t.Helper()

@@ -2,7 +2,6 @@ package monitor
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"runtime"
 	"syscall"
@@ -11,11 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
-)
-
-const (
-	cgroupRoot    = "/sys/fs/cgroup"
-	unifiedCgroup = "/sys/fs/cgroup/unified"
 )
 
 // A spawner starts OCI runtimes from one thread that lives as long as the
@@ -93,11 +87,11 @@ func (s *spawner) spawn(job spawnJob, home int) (int, error) {
 			return 0, errors.New("hide unified cgroup: no mount namespace to return to")
 		}
 		// Each time anew: the mounts of now must be visible to the runtime.
-		if err := hideUnified(); err != nil {
+		if err := linux.HideUnified(); err != nil {
 			return 0, errors.Join(err, unix.Setns(home, unix.CLONE_NEWNS))
 		}
 		// Else the thread would keep every mount of now alive.
-		defer func() { _ = unix.Setns(home, unix.CLONE_NEWNS) }() // the next hideUnified works from anywhere
+		defer func() { _ = unix.Setns(home, unix.CLONE_NEWNS) }() // the next HideUnified works from anywhere
 	}
 	return s.reaper.fork(func() (int, error) {
 		pid, err := syscall.ForkExec(job.argv[0], job.argv, &syscall.ProcAttr{
@@ -114,25 +108,6 @@ func (s *spawner) spawn(job spawnJob, home int) (int, error) {
 		}
 		return pid, err
 	}, job.exited)
-}
-
-// hideUnified moves the thread to a mount namespace without the unified
-// hierarchy. Only the mount above it is made private, so that nothing spreads
-// back; how all others propagate stays as it is, which containers with shared
-// mounts need.
-func hideUnified() error {
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return os.NewSyscallError("unshare mount namespace", err)
-	}
-	err := unix.Mount("", cgroupRoot, "", unix.MS_PRIVATE, "")
-	if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: nothing is mounted there
-		return fmt.Errorf("make %s private: %w", cgroupRoot, err)
-	}
-	err = unix.Unmount(unifiedCgroup, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("unmount %s: %w", unifiedCgroup, err)
-	}
-	return nil
 }
 
 // start runs one runtime.
