@@ -330,3 +330,20 @@ func TestForgetWaitsForCreate(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// The first call after hello may come before the monitor has sent what follows
+// the answer.
+func TestCallsRightAfterHello(t *testing.T) {
+	n := startNode(t)
+	n.create(n.request("a", "exit 3"))
+	n.exit("a")
+	for range 200 {
+		if err := n.s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		n.connect()
+		if list, err := n.s.List(t.Context()); err != nil || len(list) != 1 {
+			t.Fatalf("%v, %v", list, err)
+		}
+	}
+}

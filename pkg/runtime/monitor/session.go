@@ -17,9 +17,12 @@ const acceptPause = 100 * time.Millisecond
 
 // A session is one connection to the monitor.
 type session struct {
-	m       *server
-	conn    *conn
-	greeted bool // guarded by m.mu
+	m    *server
+	conn *conn
+	// welcome is set when hello is answered, greeted when the events that
+	// follow the answer are on their way; m.mu guards both. A caller may be
+	// faster with its next call than we are with the events.
+	welcome, greeted bool
 
 	mu    sync.Mutex
 	calls map[uint64]context.CancelFunc
@@ -153,9 +156,9 @@ func (s *session) call(ctx context.Context, msg *message) (body any, fds []int, 
 		return s.upgrade(ctx, msg.Body)
 	}
 	m.mu.Lock()
-	greeted := s.greeted
+	welcome := s.welcome
 	m.mu.Unlock()
-	if !greeted {
+	if !welcome {
 		return nil, nil, fmt.Errorf("%w: call before hello", ErrInvalid)
 	}
 	switch msg.Op {
@@ -232,6 +235,9 @@ func (s *session) hello(raw json.RawMessage) (any, []int, error) {
 	if h.Version != protocolVersion {
 		return nil, nil, fmt.Errorf("%w: it has %d, the caller %d", errVersion, protocolVersion, h.Version)
 	}
+	s.m.mu.Lock()
+	s.welcome = true
+	s.m.mu.Unlock()
 	return helloBody{Version: protocolVersion, PID: os.Getpid()}, nil, nil
 }
 
