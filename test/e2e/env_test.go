@@ -17,9 +17,6 @@ import (
 	"github.com/cri-node/cri-node/test/e2e/node"
 )
 
-// settleLimit is how long a node may take to free what an answered call freed.
-const settleLimit = 10 * time.Second
-
 // env is a test's hold on a node. All helpers fail the test.
 type env struct {
 	*testing.T
@@ -101,79 +98,6 @@ func (e *env) must(err error) {
 	e.Helper()
 	if err != nil {
 		e.Fatal(err)
-	}
-}
-
-// view is what the CRI says now.
-func (e *env) view() (invariant.View, error) {
-	ctx := context.WithoutCancel(e.Context())
-	var v invariant.View
-	pods, err := e.node.Runtime.ListPodSandbox(ctx, nil)
-	if err != nil {
-		return v, err
-	}
-	for _, p := range pods {
-		status, err := e.node.Runtime.PodSandboxStatus(ctx, p.Id, false)
-		if err != nil {
-			return v, err
-		}
-		s := status.Status
-		m := s.Metadata
-		box := invariant.Sandbox{
-			ID: p.Id, Key: fmt.Sprintf("%s/%s/%s/%d", m.Namespace, m.Name, m.Uid, m.Attempt),
-			Ready:       s.State == runtimeapi.PodSandboxState_SANDBOX_READY,
-			HostNetwork: s.Linux.GetNamespaces().GetOptions().GetNetwork() == runtimeapi.NamespaceMode_NODE,
-		}
-		if ip := s.Network.GetIp(); ip != "" {
-			box.IPs = append(box.IPs, ip)
-		}
-		for _, ip := range s.Network.GetAdditionalIps() {
-			box.IPs = append(box.IPs, ip.Ip)
-		}
-		v.Sandboxes = append(v.Sandboxes, box)
-	}
-	containers, err := e.node.Runtime.ListContainers(ctx, nil)
-	for _, c := range containers {
-		v.Containers = append(v.Containers, invariant.Container{
-			ID: c.Id, SandboxID: c.PodSandboxId, Key: fmt.Sprintf("%s/%d", c.Metadata.Name, c.Metadata.Attempt),
-			State: strings.TrimPrefix(c.State.String(), "CONTAINER_"),
-		})
-	}
-	return v, err
-}
-
-// findings compares the kernel with what the CRI says, now.
-func (e *env) findings() ([]string, error) {
-	v, err := e.view()
-	if err != nil {
-		return nil, err
-	}
-	facts, err := invariant.Collect(e.node.InvariantConfig())
-	wrong := slices.DeleteFunc(invariant.Check(facts, v), func(w string) bool { return slices.Contains(e.before, w) })
-	return wrong, err
-}
-
-// check fails if the kernel and the CRI do not agree on a quiet node.
-func (e *env) check() {
-	e.Helper()
-	wrong, err := invariant.Settle(settleLimit, e.findings)
-	if err != nil {
-		e.Errorf("leak check: %v", err)
-	}
-	for _, w := range wrong[:min(len(wrong), 10)] {
-		e.Errorf("leak check: %s", w)
-	}
-}
-
-// residue fails if anything is left that the baseline did not have.
-func (e *env) residue(baseline []invariant.Fact) {
-	e.Helper()
-	left, err := invariant.Settle(settleLimit, func() ([]string, error) {
-		now, err := invariant.Collect(e.node.InvariantConfig())
-		return invariant.Residue(baseline, now), err
-	})
-	if err != nil || len(left) > 0 {
-		e.Errorf("full leak check: %v, %d left:\n%s", err, len(left), strings.Join(left[:min(len(left), 10)], "\n"))
 	}
 }
 
@@ -309,6 +233,7 @@ func (e *env) status(id string) *runtimeapi.ContainerStatus {
 	if err != nil {
 		e.Fatalf("status of container: %v", err)
 	}
+	e.node.Watch.See(seen(r.Status))
 	return r.Status
 }
 

@@ -24,7 +24,10 @@ type Sandbox struct {
 
 // Container is a container in the list. State is CREATED, RUNNING or EXITED.
 type Container struct {
-	ID, SandboxID, Key, State string
+	ID, SandboxID, Key, State        string
+	CreatedAt, StartedAt, FinishedAt int64
+	ExitCode                         int32
+	Reason                           string
 }
 
 // Check returns what is wrong with the facts in the light of the view.
@@ -56,14 +59,14 @@ func Check(facts []Fact, v View) []string {
 	count := map[string]int{}
 	for _, f := range facts {
 		count[f.Kind]++
-		if f.Kind == Store {
+		if f.Kind == Store || f.Kind == Mode {
 			add("%s", f)
 		}
 		owned := slices.ContainsFunc(f.IDs, func(id string) bool { return known[id] })
 		if len(f.IDs) > 0 && !owned {
 			add("nobody owns %s", f)
 		}
-		if owned && slices.Contains([]string{NetNS, Lease, Rule}, f.Kind) &&
+		if owned && slices.Contains([]string{NetNS, Address, Lease, Rule}, f.Kind) &&
 			!slices.ContainsFunc(f.IDs, func(id string) bool { return ready[id] }) {
 			add("a stopped pod has %s", f)
 		}
@@ -77,7 +80,7 @@ func Check(facts []Fact, v View) []string {
 	if count[NetNS] != pods {
 		add("%d pinned network namespaces for %d ready pods", count[NetNS], pods)
 	}
-	return append(wrong, append(checkAddresses(facts, v), checkProcesses(facts, v)...)...)
+	return slices.Concat(wrong, checkAddresses(facts, v), checkInside(facts, v), checkProcesses(facts, v))
 }
 
 // checkAddresses compares the addresses in the status with the leases.

@@ -12,7 +12,11 @@
 //	Residue   at the end, with every pod removed: no fact is left that was not
 //	          there before the first pod.
 //
-// Both describe a quiet node. Settle repeats one until it is satisfied or its
+// A Watch keeps what a single look cannot show, for the life of a node: that the
+// host is as it was, that open files and threads come back, that the past of a
+// container does not change, and that known secrets are nowhere.
+//
+// All describe a quiet node. Settle repeats one until it is satisfied or its
 // time is over, since a node may finish freeing things after it has answered.
 //
 // It is not for measuring, and it changes nothing.

@@ -31,6 +31,8 @@ type Config struct {
 	CgroupParents []string
 	// Daemon is the process id of the daemon, 0 when it is down.
 	Daemon int
+	// Socket is that of the CRI, Log the daemon's log.
+	Socket, Log string
 }
 
 // The kinds of facts.
@@ -44,8 +46,12 @@ const (
 	Rule    = "rule"
 	Path    = "path"
 	Monitor = "monitor"
+	// Address is one inside a pod's network namespace.
+	Address = "address"
 	// Store is something wrong with the image store.
 	Store = "image store:"
+	// Mode is a file that others can reach, or that belongs to somebody else.
+	Mode = "mode of"
 )
 
 // Fact is one thing found.
@@ -54,6 +60,8 @@ type Fact struct {
 	What string
 	// IDs are the object ids in What.
 	IDs []string
+	// PID is that of a process or monitor.
+	PID int
 }
 
 func (f Fact) String() string { return f.Kind + " " + f.What }
@@ -68,7 +76,7 @@ func fact(kind, what string) Fact {
 func Collect(c Config) ([]Fact, error) {
 	var all []Fact
 	var errs []error
-	for _, source := range []func(Config) ([]Fact, error){mounts, ports, cgroups, processes, leases, rules, paths, checkStore} {
+	for _, source := range []func(Config) ([]Fact, error){mounts, ports, cgroups, processes, leases, rules, paths, addresses, modes, checkStore} {
 		facts, err := source(c)
 		all = append(all, facts...)
 		errs = append(errs, err)
@@ -100,6 +108,21 @@ func mounts(c Config) ([]Fact, error) {
 		found = append(found, fact(kind, point))
 	}
 	return found, nil
+}
+
+// mountPoints are all places where something is mounted.
+func mountPoints() (map[string]bool, error) {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	points := map[string]bool{}
+	for line := range strings.Lines(string(data)) {
+		if fields := strings.Fields(line); len(fields) > 4 {
+			points[unescape(fields[4])] = true
+		}
+	}
+	return points, nil
 }
 
 func unescape(s string) string {
@@ -205,7 +228,9 @@ func processes(c Config) ([]Fact, error) {
 		if !inCgroup && len(p.Args) > 1 && p.Args[1] == "monitor" {
 			kind = Monitor
 		}
-		found = append(found, fact(kind, fmt.Sprintf("%d %q %s", p.PID, p.Cmdline(), strings.Join(p.Cgroups, ","))))
+		f := fact(kind, fmt.Sprintf("%d %q %s", p.PID, p.Cmdline(), strings.Join(p.Cgroups, ",")))
+		f.PID = p.PID
+		found = append(found, f)
 	}
 	return found, nil
 }

@@ -34,6 +34,7 @@ func TestCheck(t *testing.T) {
 			{Kind: invariant.NetNS, What: "/s/" + pod, IDs: []string{pod}},
 			{Kind: invariant.Port, What: "veth0"},
 			{Kind: invariant.Lease, What: "10.1.0.2 of " + pod + " eth0", IDs: []string{pod}},
+			{Kind: invariant.Address, What: "10.1.0.2 in /s/" + pod, IDs: []string{pod}},
 			{Kind: invariant.Process, What: "1 " + ctr, IDs: []string{ctr}},
 		}
 	}
@@ -49,11 +50,16 @@ func TestCheck(t *testing.T) {
 		{"two monitors", func(_ *invariant.View, f *[]invariant.Fact) {
 			*f = append(*f, invariant.Fact{Kind: invariant.Monitor}, invariant.Fact{Kind: invariant.Monitor})
 		}, "2 monitors"},
-		{"not running", func(_ *invariant.View, f *[]invariant.Fact) { *f = (*f)[:3] }, "RUNNING and has no process"},
+		{"not running", func(_ *invariant.View, f *[]invariant.Fact) { *f = (*f)[:4] }, "RUNNING and has no process"},
 		{"not exited", func(v *invariant.View, _ *[]invariant.Fact) { v.Containers[0].State = "EXITED" }, "EXITED and has a process"},
 		{"stopped keeps lease", func(v *invariant.View, _ *[]invariant.Fact) { v.Sandboxes[0].Ready = false }, "a stopped pod has lease"},
 		{"no lease", func(_ *invariant.View, f *[]invariant.Fact) { *f = slices.Delete(*f, 2, 3) }, "not leased"},
 		{"wrong address", func(v *invariant.View, _ *[]invariant.Fact) { v.Sandboxes[0].IPs = []string{"10.1.0.9"} }, "not in the status"},
+		{"wrong address inside", func(_ *invariant.View, f *[]invariant.Fact) { (*f)[3].What = "10.1.0.9 in /s/" + pod }, "inside"},
+		{"same address inside", func(_ *invariant.View, f *[]invariant.Fact) { *f = append(*f, (*f)[3]) }, "in both"},
+		{"open file", func(_ *invariant.View, f *[]invariant.Fact) {
+			*f = append(*f, invariant.Fact{Kind: invariant.Mode, What: "/s/f is writable to the world"})
+		}, "writable"},
 		{"same name", func(v *invariant.View, _ *[]invariant.Fact) {
 			v.Sandboxes = append(v.Sandboxes, invariant.Sandbox{ID: odd, Key: "a"})
 		}, "two sandboxes are named"},

@@ -18,6 +18,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	criclient "k8s.io/cri-client/pkg"
 
+	"github.com/cri-node/cri-node/test/e2e/invariant"
 	"github.com/cri-node/cri-node/test/e2e/kubelet"
 )
 
@@ -34,6 +35,9 @@ type Node struct {
 	Images    internalapi.ImageManagerService
 	Raw       runtimeapi.RuntimeServiceClient
 	RawImages runtimeapi.ImageServiceClient
+
+	// Watch remembers the node for the checks after each test.
+	Watch *invariant.Watch
 
 	options                           Options
 	socket, leaseDir, holdDir, bootID string
@@ -53,12 +57,19 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
+	host, err := invariant.Host()
+	if err != nil {
+		return nil, fmt.Errorf("look at the host: %w", err)
+	}
 	n := &Node{options: o}
 	n.layout(dir, o)
 	if err := n.write(); err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare node: %w", err), os.RemoveAll(dir))
 	}
 	if err := n.Restart(ctx); err != nil {
+		return nil, errors.Join(err, n.Purge(context.WithoutCancel(ctx)))
+	}
+	if n.Watch, err = invariant.NewWatch(host, n.InvariantConfig()); err != nil {
 		return nil, errors.Join(err, n.Purge(context.WithoutCancel(ctx)))
 	}
 	return n, nil

@@ -25,7 +25,7 @@ func (n *Node) InvariantConfig() invariant.Config {
 	}
 	return invariant.Config{
 		Root: n.Root, State: n.State, Bridge: n.Bridge, LeaseDir: n.leaseDir, Subnets: n.Subnets, Network: n.network,
-		CgroupParents: []string{n.CgroupParent}, Daemon: pid,
+		CgroupParents: []string{n.CgroupParent}, Daemon: pid, Socket: n.socket, Log: filepath.Join(n.Dir, "daemon.log"),
 	}
 }
 
