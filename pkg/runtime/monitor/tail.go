@@ -43,6 +43,12 @@ func (n *creation) stderr() string {
 			result <- ""
 			return
 		}
+		// The poller may not have told of it yet.
+		for _, s := range p.streams {
+			if s != nil {
+				s.ready.Store(true)
+			}
+		}
 		for p.take(b) {
 		}
 		for i := streamCount - 1; i >= 0; i-- {
