@@ -52,9 +52,6 @@ func (n *Notifier) Reloading() error {
 	return n.send(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
 }
 
-// Status sets the one line that "systemctl status" shows.
-func (n *Notifier) Status(line string) error { return n.send("STATUS=" + line) }
-
 // RunWatchdog feeds the watchdog until ctx ends, at half its interval, and only
 // as long as probe succeeds: a daemon that cannot answer is then restarted. The
 // caller owns the goroutine. Without a watchdog it returns at once.

@@ -53,7 +53,6 @@ func TestMessages(t *testing.T) {
 		{n.Ready, "READY=1"},
 		{n.Reloading, "RELOADING=1\nMONOTONIC_USEC="},
 		{n.Stopping, "STOPPING=1"},
-		{func() error { return n.Status("serving") }, "STATUS=serving"},
 	} {
 		if err := test.send(); err != nil {
 			t.Fatal(err)
@@ -71,7 +70,7 @@ func TestWithoutServiceManager(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(n.Ready(), n.Reloading(), n.Stopping(), n.Status("x")); err != nil {
+	if err := errors.Join(n.Ready(), n.Reloading(), n.Stopping()); err != nil {
 		t.Error(err)
 	}
 	n.RunWatchdog(t.Context(), func(context.Context) error { t.Error("probed"); return nil }, nil)

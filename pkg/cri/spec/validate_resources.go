@@ -17,12 +17,6 @@ const (
 	maxUnified = 256
 )
 
-// ValidateResources checks limits of UpdateContainerResources; v2 is whether
-// the machine has cgroup v2.
-func ValidateResources(res *runtimeapi.LinuxContainerResources, v2 bool) error {
-	return validateResources("linux", res, v2)
-}
-
 // validateResources takes a nil res for one that sets nothing.
 func validateResources(field string, res *runtimeapi.LinuxContainerResources, v2 bool) error {
 	if err := validateResourceSums(field, res); err != nil {

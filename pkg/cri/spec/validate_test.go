@@ -347,7 +347,7 @@ func TestValidateResources(t *testing.T) {
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			err := ValidateResources(tc.res, !tc.v1)
+			err := validateResources("linux", tc.res, !tc.v1)
 			if tc.field == "" {
 				must(t, err)
 				return

@@ -165,10 +165,8 @@ func (e *execution) kill() error {
 	if e.process.PID == 0 {
 		// A runtime that was killed may have got as far as this.
 		if pid, err := readPidFile(e.req.PidFile); err == nil {
-			if p, err := linux.FindProcess(pid); err == nil && p.PID == pid {
-				if s, err := linux.ReadStat(pid); err == nil && s.PPID == os.Getpid() {
-					e.process, e.session = p, s.Session
-				}
+			if s, err := linux.ReadStat(pid); err == nil && s.PPID == os.Getpid() {
+				e.process, e.session = linux.Process{PID: pid, StartTime: s.StartTime}, s.Session
 			}
 		}
 	}

@@ -187,9 +187,6 @@ func (n *Node) Pod(name string) kubelet.Pod {
 	}
 }
 
-// Handlers are the names of the OCI runtimes configured.
-func (n *Node) Handlers() map[string]string { return n.options.Binaries.Handlers }
-
 // Pull pulls an image without credentials.
 func (n *Node) Pull(ctx context.Context, ref string) error {
 	_, err := n.Images.PullImage(ctx, &runtimeapi.ImageSpec{Image: ref}, nil, nil)
