@@ -9,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-node/cri-node/pkg/cri/spec"
+	"github.com/cri-node/cri-node/pkg/runtime"
 )
 
 // maxExecOutput bounds what both streams of one ExecSync return together:
@@ -43,7 +44,7 @@ func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*
 	budget := &outputBudget{left: maxExecOutput}
 	stdout, stderr := &boundedOutput{budget: budget}, &boundedOutput{budget: budget}
 	begin := time.Now()
-	code, err := c.Exec(ctx, process, stdout, stderr)
+	code, err := c.Exec(ctx, process, runtime.Streams{Stdout: stdout, Stderr: stderr})
 	if err != nil {
 		return nil, fmt.Errorf("execute %q in container %s (%v): %w", r.GetCmd(), c.ID(), time.Since(begin).Round(time.Millisecond), err)
 	}

@@ -28,7 +28,7 @@ const drainTime = 2 * time.Second
 // Exec returns, with the cause of ctx as the error. The exit code is that of
 // the process, 128+n where signal n ended it; a process that could not be
 // started is an error.
-func (c *Container) Exec(ctx context.Context, process *specs.Process, stdout, stderr io.Writer) (code int, err error) {
+func (c *Container) Exec(ctx context.Context, process *specs.Process, s Streams) (code int, err error) {
 	if err := c.expect(Running); err != nil {
 		return 0, err
 	}
@@ -51,7 +51,7 @@ func (c *Container) Exec(ctx context.Context, process *specs.Process, stdout, st
 		return 0, err
 	}
 	request := monitor.ExecRequest{Argv: argv, PidFile: oci.PidFile(dir), Env: oci.Environment(), HideUnifiedCgroup: runtime.HideUnified()}
-	status, err := c.m.execWithOutput(ctx, request, stdout, stderr)
+	status, err := c.m.execWithOutput(ctx, request, s.Stdout, s.Stderr)
 	if _, ok := errors.AsType[*monitor.CreateError](err); ok {
 		return 0, runtime.ExecError(dir, err)
 	}
@@ -111,7 +111,12 @@ func newOutput(to io.Writer) (*output, error) {
 
 // copy ends with the last holder of the other end, or when finish says so.
 // Errors end it too: the process has no reader then, as with any pipe.
-func (o *output) copy() { _, _ = io.Copy(o.to, o.read) }
+func (o *output) copy() {
+	if o.to == nil {
+		o.to = io.Discard
+	}
+	_, _ = io.Copy(o.to, o.read)
+}
 
 // finish lets go of our copy of the process's end, and limits how much longer
 // what the process left behind is listened to.
