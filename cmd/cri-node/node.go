@@ -109,6 +109,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	if err != nil {
 		return nil, err
 	}
+	changes := &cri.Changes{}
 	containers, supervisor, err := n.openContainers(ctx, cfg, runtime.Config{
 		Root: cfg.Root, State: cfg.State,
 		Handlers:   handlers,
@@ -116,6 +117,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		Cgroups:    cgroups,
 		MaxLogLine: int(cfg.Runtime.MaxLogLine),
 		Log:        klog.FromContext(ctx),
+		OnChange:   changes.Container,
 
 		CreateTimeout: cfg.Runtime.CreateTimeout.Duration,
 	})
@@ -126,6 +128,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	// sandboxes are: a container may hold a sandbox's namespaces.
 	sandboxes := sandbox.NewManager(sandbox.Config{
 		Root: cfg.Root, State: cfg.State, Network: net, DefaultSysctls: cfg.Runtime.DefaultSysctls,
+		OnChange: changes.Sandbox,
 	})
 	n.sandboxes = sandboxes
 	n.closers = append(n.closers, sandboxes.Close)
@@ -146,6 +149,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		InfraRoot:     infraRoot,
 		MaxMessage:    int(cfg.Server.MaxRecv),
 		MonitorPID:    supervisor.PID,
+		Changes:       changes,
 		Options:       options(cfg),
 	})
 	n.server.Reconcile(ctx)

@@ -59,6 +59,9 @@ type Config struct {
 	MaxMessage int
 	// MonitorPID returns the pid of the monitor, for Status.
 	MonitorPID func() int
+	// Changes is what OnChange of Sandboxes and Containers tells; nil where
+	// nobody is told.
+	Changes *Changes
 	Options
 }
 
@@ -128,6 +131,9 @@ func New(ctx context.Context, c Config) *Server {
 	)
 	runtimeapi.RegisterRuntimeServiceServer(s.grpc, s)
 	runtimeapi.RegisterImageServiceServer(s.grpc, s)
+	if c.Changes != nil {
+		c.Changes.connect(s)
+	}
 	return s
 }
 

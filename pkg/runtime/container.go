@@ -31,6 +31,10 @@ type Container struct {
 	// early is an exit that was told before create had seen the container made;
 	// mu guards it.
 	early *monitor.Exit
+	// untold are changes that OnChange has not been told of yet, and telling
+	// says that somebody is about to; mu guards both.
+	untold  []Change
+	telling bool
 	// gone is closed when the container is Exited.
 	gone chan struct{}
 	// stopSent is set once the stop signal was sent.
@@ -83,7 +87,7 @@ func (c *Container) lock(ctx context.Context) (unlock func(), err error) {
 // cannot be saved, nothing has changed.
 func (c *Container) change(f func(*Status)) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlockAndTell()
 	return c.changeLocked(f)
 }
 
@@ -93,14 +97,14 @@ func (c *Container) changeLocked(f func(*Status)) error {
 	if err := linux.SaveRecord(c.m.recordPath(c.id), next, linux.SurviveProcess); err != nil {
 		return fmt.Errorf("save container %s: %w", c.id, err)
 	}
-	c.status.Store(&next)
+	c.showLocked(&next)
 	return nil
 }
 
 // exitedWith records how the container ended, once.
 func (c *Container) exitedWith(e monitor.Exit) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlockAndTell()
 	c.exitedLocked(e)
 }
 
@@ -116,18 +120,18 @@ func (c *Container) exitedLocked(e monitor.Exit) {
 	}
 	code, reason, message := describe(e)
 	c.m.config.Log.V(logExits).Info("Container exited", "containerID", c.id, "sandboxID", s.Group, "exitCode", code, "reason", reason, "message", message)
-	c.showLocked(func(s *Status) { s.exit(code, reason, message, e.FinishedAt) })
+	c.insistLocked(func(s *Status) { s.exit(code, reason, message, e.FinishedAt) })
 	close(c.gone)
 }
 
-// showLocked applies f even if that cannot be saved: a full disk must not keep
+// insistLocked applies f even if that cannot be saved: a full disk must not keep
 // secret what has happened. After a restart the monitor and the kernel tell it
 // again.
-func (c *Container) showLocked(f func(*Status)) {
+func (c *Container) insistLocked(f func(*Status)) {
 	if c.changeLocked(f) != nil {
 		next := *c.status.Load()
 		f(&next)
-		c.status.Store(&next)
+		c.showLocked(&next)
 	}
 }
 
@@ -156,11 +160,11 @@ func describe(e monitor.Exit) (code int, reason, message string) {
 // finish records an end that no monitor reports.
 func (c *Container) finish(code int, reason, message string) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlockAndTell()
 	if c.status.Load().State == Exited {
 		return
 	}
-	c.showLocked(func(s *Status) { s.exit(code, reason, message, time.Now()) })
+	c.insistLocked(func(s *Status) { s.exit(code, reason, message, time.Now()) })
 	close(c.gone)
 }
 

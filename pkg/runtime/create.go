@@ -127,7 +127,7 @@ func (c *Container) created(process linux.Process, o CreateOptions) error {
 		executable = "" // it has died; its exit is on the way
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlockAndTell()
 	err = c.changeLocked(func(s *Status) {
 		s.State, s.Process, s.InitExecutable = Created, process, executable
 		s.StopSignal, s.SharedPID = o.StopSignal, o.SharedPID

@@ -30,6 +30,11 @@
 // and the record, so that teardown needs nothing remembered. There is one
 // teardown: a create that fails, Remove and recovery all call it.
 //
+// # Changes
+//
+// Config.OnChange is told of each transition that others can see, in order for
+// each container (change.go): events and plugins are made from that.
+//
 // # Locks
 //
 // Container.op serialises the operations that change a container; it is taken

@@ -179,8 +179,11 @@ func TestRebootIsNotedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	setBoot("two")
-	first := m.load(t.Context(), "a")
-	second := m.load(t.Context(), "a")
+	first, ended := m.load(t.Context(), "a")
+	second, endedAgain := m.load(t.Context(), "a")
+	if !ended || endedAgain {
+		t.Errorf("the end by a reboot is told %v, then %v, want once", ended, endedAgain)
+	}
 	if first.Reason != ReasonNodeReboot || !first.FinishedAt.Equal(second.FinishedAt) {
 		t.Fatalf("%v, then %v", first.FinishedAt, second.FinishedAt)
 	}

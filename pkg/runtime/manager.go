@@ -42,6 +42,10 @@ type Config struct {
 	CreateTimeout time.Duration
 	// Log is told of exits, which no call reports. The zero Logger is silent.
 	Log klog.Logger
+	// OnChange, if set, is told of each transition of a container that others
+	// can see, see Change. No mutex is held, but the operation that made the
+	// change may still be under way: it must not block.
+	OnChange func(Change)
 }
 
 // Manager keeps all containers of a node.

@@ -38,28 +38,35 @@ func (m *Manager) Load(ctx context.Context) error {
 		return fmt.Errorf("list containers: %w", err)
 	}
 	for _, id := range ids {
-		if err := m.add(newContainer(m, m.load(ctx, id))); err != nil {
+		status, ended := m.load(ctx, id)
+		c := newContainer(m, status)
+		if err := m.add(c); err != nil {
 			return err
+		}
+		if ended {
+			c.mu.Lock()
+			c.noteLocked(Change{Kind: ChangeExited, Status: status})
+			c.unlockAndTell()
 		}
 	}
 	return nil
 }
 
 // load reads one record. What cannot be read stays visible, so that it can be
-// removed, and is not believed.
-func (m *Manager) load(ctx context.Context, id string) *Status {
+// removed, and is not believed. ended says that a reboot has ended it.
+func (m *Manager) load(ctx context.Context, id string) (status *Status, ended bool) {
 	log := klog.FromContext(ctx).WithValues("containerID", id)
 	s, sameBoot, err := linux.LoadRecord[Status](m.recordPath(id))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		// The directory was made and nothing else.
-		return &Status{Params: Params{ID: id}, State: Creating}
+		return &Status{Params: Params{ID: id}, State: Creating}, false
 	case err != nil:
 		log.Error(err, "The record of a container is broken: it can only be removed")
 		broken := &Status{Params: Params{ID: id}, CreatedAt: time.Now()}
 		broken.exit(exitCodeUnknown, ReasonRecordBroken, err.Error(), time.Now())
 		broken.Cgroup = m.bundleCgroup(id)
-		return broken
+		return broken, false
 	case !sameBoot && s.State != Exited && s.State != Creating:
 		s.Process = linux.Process{} // whoever has that pid now is somebody else
 		s.exit(exitCodeUnknown, ReasonNodeReboot, "the machine was restarted", time.Now())
@@ -67,10 +74,11 @@ func (m *Manager) load(ctx context.Context, id string) *Status {
 		if err := linux.SaveRecord(m.recordPath(id), s, linux.SurviveProcess); err != nil {
 			log.Error(err, "The end of a container cannot be saved")
 		}
+		return &s, true
 	case !sameBoot:
 		s.Process = linux.Process{}
 	}
-	return &s
+	return &s, false
 }
 
 // bundleCgroup reads a container's cgroup from its bundle, where the record

@@ -46,8 +46,12 @@ func (c *Container) Remove(ctx context.Context) error {
 	if err := c.teardown(ctx); err != nil {
 		return fmt.Errorf("remove container %s: %w", c.id, err)
 	}
+	again := c.removed
 	c.removed = true
 	c.m.forget(c.id)
+	if !again {
+		c.toldRemoved()
+	}
 	return nil
 }
 

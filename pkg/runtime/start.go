@@ -34,10 +34,10 @@ func (c *Container) Start(ctx context.Context) error {
 		return c.startFailed(ctx, err)
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlockAndTell()
 	// It runs, whether or not that can be saved: recovery finds it out, because
 	// the record says Starting.
-	c.showLocked(func(s *Status) {
+	c.insistLocked(func(s *Status) {
 		// It may have come and gone before this line.
 		if s.State == Created {
 			s.State, s.Starting = Running, false

@@ -53,6 +53,9 @@
 // a NotReady sandbox with Status.Broken set, so that somebody can see it, stop
 // it and remove it.
 //
+// Config.OnChange is told of each transition that others can see, in order for
+// each sandbox (change.go).
+//
 // # Debts
 //
 // A network that cannot be released (its plugin is gone, or hangs) must not

@@ -47,6 +47,10 @@ type Config struct {
 	// DetachTimeout bounds one release of the network, after which it becomes
 	// a debt. 0 means 20 seconds.
 	DetachTimeout time.Duration
+	// OnChange, if set, is told of each transition of a sandbox that others can
+	// see, see Change. No mutex is held, but the operation that made the change
+	// is still under way: it must not block, nor operate on the sandbox.
+	OnChange func(Change)
 }
 
 // Manager owns all sandboxes of the node.

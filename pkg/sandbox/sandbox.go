@@ -24,6 +24,8 @@ type Sandbox struct {
 	// op holds one token while an operation works on the sandbox.
 	op     chan struct{}
 	status atomic.Pointer[Status]
+	// changes have a lock of their own, which comes last.
+	changes changes
 
 	// These belong to whoever holds op.
 	removed  bool // by an operation that held op before
@@ -81,7 +83,7 @@ func (s *Sandbox) Status() Status { return *s.status.Load() }
 func (s *Sandbox) update(change func(*Status)) {
 	st := s.Status()
 	change(&st)
-	s.status.Store(&st)
+	s.show(st)
 }
 
 // lock waits for its turn to operate on the sandbox, as long as ctx lasts.
@@ -237,7 +239,7 @@ func (s *Sandbox) MarkReady(ctx context.Context) error {
 	if err := s.manager.save(ready); err != nil {
 		return fmt.Errorf("make sandbox %s ready: %w", ready.ID, err)
 	}
-	s.status.Store(&ready)
+	s.show(ready)
 	return nil
 }
 
@@ -307,6 +309,9 @@ func (s *Sandbox) deleteLocked() error {
 	}
 	s.removed = true
 	s.manager.forget(s)
+	if st := s.Status(); st.State != Creating {
+		s.tell(Change{Kind: ChangeRemoved, Status: st})
+	}
 	return nil
 }
 

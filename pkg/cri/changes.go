@@ -1,0 +1,63 @@
+package cri
+
+import (
+	"sync"
+
+	"github.com/cri-node/cri-node/pkg/runtime"
+	"github.com/cri-node/cri-node/pkg/sandbox"
+)
+
+// Changes carries what the layers below tell of their objects to the Server,
+// which is made after they have recovered: what they find out before is kept
+// for it. Its methods are what OnChange of both is set to.
+type Changes struct {
+	mu      sync.Mutex
+	server  *Server
+	waiting []func(*Server)
+}
+
+// Container takes a change of a container.
+func (c *Changes) Container(change runtime.Change) {
+	c.tell(func(s *Server) { s.containerChanged(change) })
+}
+
+// Sandbox takes a change of a sandbox.
+func (c *Changes) Sandbox(change sandbox.Change) {
+	c.tell(func(s *Server) { s.sandboxChanged(change) })
+}
+
+func (c *Changes) tell(f func(*Server)) {
+	c.mu.Lock()
+	s := c.server
+	if s == nil {
+		c.waiting = append(c.waiting, f)
+	}
+	c.mu.Unlock()
+	if s != nil {
+		f(s)
+	}
+}
+
+// connect hands over what was told so far, in order, and from then on all.
+func (c *Changes) connect(s *Server) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.waiting) > 0 {
+		waiting := c.waiting
+		c.waiting = nil
+		c.mu.Unlock()
+		for _, f := range waiting {
+			f(s)
+		}
+		c.mu.Lock()
+	}
+	c.server = s
+}
+
+// containerChanged is told of each transition of a container, in order for each
+// of them. It must not block.
+func (s *Server) containerChanged(runtime.Change) {}
+
+// sandboxChanged is told of each transition of a sandbox, in order for each of
+// them, before the operation that made it is over. It must not block.
+func (s *Server) sandboxChanged(sandbox.Change) {}

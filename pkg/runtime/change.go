@@ -1,0 +1,89 @@
+package runtime
+
+// ChangeKind says what has become of a container.
+type ChangeKind int
+
+// The kinds of change, in the only order a container goes through them.
+const (
+	ChangeCreated ChangeKind = iota
+	ChangeStarted
+	ChangeExited
+	ChangeRemoved
+)
+
+func (k ChangeKind) String() string {
+	return [...]string{"created", "started", "exited", "removed"}[k]
+}
+
+// Change is one transition of a container that others can see. Those of the
+// inits of pods are told as well; see Params.Infra.
+//
+// Each transition is told once in the life of a daemon, in order for each
+// container: also the exit, or the start, that happened while no daemon ran,
+// which Load and Recover find out. A container that exits so quickly that
+// nobody has seen it run is told to have started first.
+type Change struct {
+	Kind ChangeKind
+	// Status is the snapshot right after the transition; of a removed
+	// container it is the last there was. The receiver must not change it.
+	Status *Status
+}
+
+// showLocked makes a status the one that everybody sees, and takes note of the
+// change to be told by tell. The caller holds mu.
+func (c *Container) showLocked(next *Status) {
+	last := c.status.Swap(next)
+	if last.State == next.State {
+		return
+	}
+	if next.State == Exited && last.State == Created && last.Starting && next.Reason != ReasonStartError {
+		ran := *last
+		ran.State, ran.Starting = Running, false
+		c.noteLocked(Change{Kind: ChangeStarted, Status: &ran})
+	}
+	switch next.State {
+	case Created:
+		c.noteLocked(Change{Kind: ChangeCreated, Status: next})
+	case Running:
+		c.noteLocked(Change{Kind: ChangeStarted, Status: next})
+	case Exited:
+		c.noteLocked(Change{Kind: ChangeExited, Status: next})
+	default: // Creating is not to be seen
+	}
+}
+
+func (c *Container) noteLocked(change Change) {
+	if c.m.config.OnChange != nil {
+		c.untold = append(c.untold, change)
+	}
+}
+
+// unlockAndTell releases mu and tells of the changes made under it. The one
+// who tells goes on for whoever comes meanwhile, so that order is kept and no
+// lock is held.
+func (c *Container) unlockAndTell() {
+	defer c.mu.Unlock()
+	if c.telling {
+		return
+	}
+	c.telling = true
+	for len(c.untold) > 0 {
+		changes := c.untold
+		c.untold = nil
+		c.mu.Unlock()
+		for _, change := range changes {
+			c.m.config.OnChange(change)
+		}
+		c.mu.Lock()
+	}
+	c.telling = false
+}
+
+// toldRemoved tells that the container is gone, if it was ever seen.
+func (c *Container) toldRemoved() {
+	c.mu.Lock()
+	if s := c.status.Load(); s.State != Creating {
+		c.noteLocked(Change{Kind: ChangeRemoved, Status: s})
+	}
+	c.unlockAndTell()
+}
