@@ -68,6 +68,9 @@ func (s *Server) createContainer(ctx context.Context, at *stages, st *sandbox.St
 	if err != nil {
 		return "", fmt.Errorf("config.image: %w", err)
 	}
+	if img.Artifact != nil {
+		return "", fmt.Errorf("config.image: %s is an OCI artifact of type %.100q, which can be mounted but not run: %w", img.ID, img.Artifact.Type, errdefs.ErrInvalidArgument)
+	}
 	handler, err := s.handler(st.Params.RuntimeHandler)
 	if err != nil {
 		return "", err
@@ -120,13 +123,17 @@ func (s *Server) createOptions(ctx context.Context, c *runtime.Container, st *sa
 		return runtime.CreateOptions{}, err
 	}
 	pod.CgroupsPath = cgroupsPath
+	volumes, err := s.mountImages(ctx, c, config)
+	if err != nil {
+		return runtime.CreateOptions{}, err
+	}
 	options := s.options.Load()
 	features := handler.Features()
 	out, err := spec.Container(ctx, spec.Input{
 		ID: c.ID(), SandboxID: st.ID,
 		Config: config, Sandbox: s.sandboxView(st).Config,
 		Image: &img.Config, ImageID: img.ID,
-		Rootfs: c.RootfsPath(), VolumesDir: c.VolumesDir(),
+		Rootfs: c.RootfsPath(), VolumesDir: c.VolumesDir(), ImageMounts: volumes.paths,
 		Pod:  pod,
 		Host: s.specHost(),
 		Runtime: spec.Runtime{
@@ -145,7 +152,10 @@ func (s *Server) createOptions(ctx context.Context, c *runtime.Container, st *sa
 	if err := spec.PrepareVolumes(ctx, c.RootfsPath(), out.Volumes); err != nil {
 		return runtime.CreateOptions{}, err
 	}
-	request, err := newContainerView(config, img, out).encode()
+	if err := s.addEdits(ctx, &edits{container: config, sandbox: s.sandboxView(st).Config, spec: out.Spec}); err != nil {
+		return runtime.CreateOptions{}, err
+	}
+	request, err := newContainerView(volumes.report(config), img, out).encode()
 	if err != nil {
 		return runtime.CreateOptions{}, err
 	}

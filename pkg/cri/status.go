@@ -46,6 +46,7 @@ func (s *Server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runt
 		RuntimeHandlers: s.runtimeHandlers(),
 		Features: &runtimeapi.RuntimeFeatures{
 			SupplementalGroupsPolicy: true,
+			MountOptions:             true,
 		},
 	}
 	if r.GetVerbose() {

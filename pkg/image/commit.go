@@ -55,7 +55,7 @@ func (s *Store) commit(ctx context.Context, p *pulled, refs []string) error {
 			return err
 		}
 	}
-	return s.publish(p.record, p.config, refs)
+	return s.publish(&stored{record: p.record, config: p.config, artifact: p.artifact}, refs)
 }
 
 func (s *Store) uncommitted(p *pulled) (staged []digest.Digest, missing []rawDocument) {

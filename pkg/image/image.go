@@ -30,7 +30,10 @@ type Image struct {
 	Digests []string
 	// Size is what the image takes on disk, shared layers included.
 	Size uint64
-	// Config is the image config as it came.
+	// Artifact is what an OCI artifact holds, which is no image that could be
+	// run; nil for an image. The ID of one is the digest of its manifest.
+	Artifact *Artifact
+	// Config is the image config as it came; empty for an artifact.
 	Config ocispec.Image
 	// Manifest is the digest of the manifest the image was made from.
 	Manifest digest.Digest
@@ -54,6 +57,8 @@ type imageRecord struct {
 	Blobs    []blobRef       `json:"blobs"`
 	Layers   []digest.Digest `json:"layers"`
 	PulledAt time.Time       `json:"pulledAt"`
+	// Artifact: the content is in the manifest, which is also the ID.
+	Artifact bool `json:"artifact,omitempty"`
 }
 
 // name is a tag or digest reference. Of two images with one name, which a
@@ -70,8 +75,9 @@ type blobRef struct {
 
 // stored is an image in memory.
 type stored struct {
-	record imageRecord
-	config ocispec.Image
+	record   imageRecord
+	config   ocispec.Image
+	artifact *Artifact // nil for an image
 }
 
 // view is an immutable picture of all images, so that readers take no lock.
@@ -103,6 +109,7 @@ func (s *Store) updateView() {
 func (s *Store) snapshot(st *stored) *Image {
 	img := &Image{
 		ID:       st.record.ID.String(),
+		Artifact: st.artifact,
 		Config:   st.config,
 		Manifest: st.record.Manifest,
 		Layers:   st.config.RootFS.DiffIDs,
@@ -244,10 +251,10 @@ func (s *Store) unrefImage(st *stored) {
 // takes the names from other images. The record of the image goes first: after
 // a crash in between, the sequence tells whose the name is. The caller holds a
 // reference to all content.
-func (s *Store) publish(record imageRecord, config ocispec.Image, refs []string) error {
+func (s *Store) publish(next *stored, refs []string) error {
 	s.names.Lock()
 	defer s.names.Unlock()
-	next := &stored{record: record, config: config}
+	record := next.record
 	old := s.imageByID(record.ID)
 	if old != nil {
 		next.record.Names = slices.Clone(old.record.Names)
@@ -306,7 +313,7 @@ func (s *Store) takeNames(from digest.Digest, refs []string) []imageRecord {
 		if len(kept) == len(other.record.Names) {
 			continue
 		}
-		next := &stored{record: other.record, config: other.config}
+		next := &stored{record: other.record, config: other.config, artifact: other.artifact}
 		next.record.Names = kept
 		s.images[id] = next
 		changed = append(changed, next.record)

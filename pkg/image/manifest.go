@@ -51,6 +51,8 @@ var layerTypes = []string{
 type document struct {
 	index    *ocispec.Index
 	manifest *ocispec.Manifest
+	// artifact is what the manifest holds where it is not that of an image.
+	artifact *Artifact
 }
 
 // parseDocument parses the bytes of a manifest or index. mediaType is what the
@@ -103,6 +105,10 @@ func parseDocument(mediaType string, b []byte) (document, error) {
 	if err := json.Unmarshal(b, &manifest); err != nil {
 		return document{}, malformed("manifest: %v", err)
 	}
+	if !imageConfigType(manifest.Config.MediaType) {
+		a, err := newArtifact(&manifest)
+		return document{manifest: &manifest, artifact: a}, err
+	}
 	return document{manifest: &manifest}, validateManifest(&manifest)
 }
 
@@ -112,12 +118,9 @@ func manifestType(t string) bool {
 	return t == ocispec.MediaTypeImageManifest || t == mediaTypeDockerManifest
 }
 
-// validateManifest makes sure that every descriptor can be used without
-// another look.
+// validateManifest makes sure that every descriptor of an image can be used
+// without another look.
 func validateManifest(m *ocispec.Manifest) error {
-	if m.Config.MediaType != ocispec.MediaTypeImageConfig && m.Config.MediaType != mediaTypeDockerConfig {
-		return fmt.Errorf("not a container image: its config is of type %.100q: %w", m.Config.MediaType, errdefs.ErrNotImplemented)
-	}
 	if err := validateDescriptor(m.Config, maxDocument); err != nil {
 		return fmt.Errorf("config: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -40,6 +41,7 @@ type layerKey struct{ blob, diffID digest.Digest }
 type layerSource struct {
 	blob   ocispec.Descriptor
 	diffID digest.Digest
+	file   bool // the blob is not unpacked: see blobLayer
 }
 
 func (l layerSource) key() layerKey { return layerKey{blob: l.blob.Digest, diffID: l.diffID} }
@@ -48,6 +50,7 @@ func (l layerSource) key() layerKey { return layerKey{blob: l.blob.Digest, diffI
 type pulled struct {
 	record    imageRecord
 	config    ocispec.Image
+	artifact  *Artifact // nil for an image
 	documents []rawDocument
 	layers    []layerSource
 }
@@ -170,7 +173,7 @@ func (s *Store) known(refs []string) (digest.Digest, bool) {
 	}
 	record := st.record
 	record.Names, record.PulledAt = nil, time.Now().UTC()
-	err := s.publish(record, st.config, refs)
+	err := s.publish(&stored{record: record, config: st.config, artifact: st.artifact}, refs)
 	s.mu.Lock()
 	s.unrefImage(st)
 	s.mu.Unlock()
@@ -207,6 +210,10 @@ func (s *Store) fetchDocuments(ctx context.Context, session *registry.Session, r
 			return nil, fmt.Errorf("config: %w", err)
 		}
 		p.add(doc.manifest.Config, config)
+		p.record.Manifest, p.record.PulledAt = desc.Digest, time.Now().UTC()
+		if doc.artifact != nil {
+			return p, s.addArtifact(p, doc.artifact)
+		}
 		if p.config, err = parseConfig(config, len(doc.manifest.Layers)); err != nil {
 			return nil, err
 		}
@@ -216,12 +223,28 @@ func (s *Store) fetchDocuments(ctx context.Context, session *registry.Session, r
 			}
 		}
 		p.layers = uniqueLayers(doc.manifest, p.config)
-		p.record.ID, p.record.Manifest = doc.manifest.Config.Digest, desc.Digest
-		p.record.PulledAt = time.Now().UTC()
-		for _, l := range p.layers {
-			p.record.Layers = append(p.record.Layers, l.diffID)
-		}
+		p.record.ID = doc.manifest.Config.Digest
+		p.addLayers()
 		return p, nil
+	}
+}
+
+// addArtifact completes what was pulled with the files of an artifact. Its ID
+// is the manifest's digest: the same empty config serves most of them.
+func (s *Store) addArtifact(p *pulled, a *Artifact) error {
+	if size, most := a.size(), s.config.Limits.MaxBytes; size > most {
+		return fmt.Errorf("artifact holds %d bytes, at most %d are allowed: %w", size, most, errdefs.ErrResourceExhausted)
+	}
+	p.artifact = a
+	p.layers = a.layers()
+	p.record.ID, p.record.Artifact = p.record.Manifest, true
+	p.addLayers()
+	return nil
+}
+
+func (p *pulled) addLayers() {
+	for _, l := range p.layers {
+		p.record.Layers = append(p.record.Layers, l.diffID)
 	}
 }
 

@@ -186,7 +186,7 @@ func TestPullRefused(t *testing.T) {
 		"ambigcase": {`"layers":`, `"Manifests":[],"layers":`},
 		"layers":    {`"layers":[`, `"layers":[` + strings.Repeat(`{"mediaType":"`+ocispec.MediaTypeImageLayerGzip+`","digest":"`+digest.FromBytes(good.layers[0].blob).String()+`","size":`+fmt.Sprint(len(good.layers[0].blob))+`},`, 3)},
 		"negative":  {`"size":`, `"size":-`},
-		"artifact":  {ocispec.MediaTypeImageConfig, "application/vnd.cncf.helm.config.v1+json"},
+		"untyped":   {ocispec.MediaTypeImageConfig, ""},
 		"traversal": {`"digest":"sha256:`, `"digest":"sha256:../../../../`},
 		"md5":       {`"digest":"sha256:`, `"digest":"md5:`},
 		"null":      {body, `null`},
@@ -203,7 +203,7 @@ func TestPullRefused(t *testing.T) {
 	f.manifest(ocispec.MediaTypeImageIndex, []byte(body), "bad", "contradiction")
 	root := t.TempDir()
 	s := open(t, root)
-	for _, tag := range []string{"schema1", "schema3", "ambiguous", "ambigcase", "layers", "negative", "artifact", "traversal", "md5", "null", "trailing", "size", "sizeover", "contradiction", "diffid", "digest", "junk", "erofs", "missing"} {
+	for _, tag := range []string{"schema1", "schema3", "ambiguous", "ambigcase", "layers", "negative", "untyped", "traversal", "md5", "null", "trailing", "size", "sizeover", "contradiction", "diffid", "digest", "junk", "erofs", "missing"} {
 		_, err := s.Pull(t.Context(), PullRequest{Ref: f.host() + "/bad:" + tag})
 		if err == nil {
 			t.Errorf("%s was accepted", tag)

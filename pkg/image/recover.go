@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"k8s.io/klog/v2"
 
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
@@ -141,35 +140,56 @@ func (s *Store) loadImage(path string) (*stored, error) {
 	if want := record.ID.Encoded() + ".json"; want != filepath.Base(path) {
 		return nil, fmt.Errorf("%w: record of image %s is in the wrong file", linux.ErrBroken, record.ID)
 	}
-	var config []byte
+	var document []byte // the config of an image, the manifest of an artifact
 	for _, b := range record.Blobs {
 		content, err := s.loadBlob(b)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", record.ID, err)
 		}
 		if b.Digest == record.ID {
-			config = content
+			document = content
 		}
-	}
-	st := &stored{record: record}
-	if err := json.Unmarshal(config, &st.config); err != nil {
-		return nil, fmt.Errorf("image %s: config: %w", record.ID, err)
 	}
 	for _, d := range record.Layers {
 		if s.layers[d] == nil {
 			return nil, fmt.Errorf("image %s: layer %s is missing", record.ID, d)
 		}
 	}
-	return st, checkDiffIDs(record, st.config)
+	st := &stored{record: record}
+	if record.Artifact {
+		return st, st.loadArtifact(document)
+	}
+	if err := json.Unmarshal(document, &st.config); err != nil {
+		return nil, fmt.Errorf("image %s: config: %w", record.ID, err)
+	}
+	return st, checkLayers(record, st.config.RootFS.DiffIDs)
 }
 
-// checkDiffIDs holds the layers of a record against the config.
-func checkDiffIDs(record imageRecord, config ocispec.Image) error {
+// loadArtifact reads what an artifact holds out of its manifest.
+func (st *stored) loadArtifact(manifest []byte) error {
+	doc, err := parseDocument("", manifest)
+	if err != nil {
+		return fmt.Errorf("artifact %s: %w", st.record.ID, err)
+	}
+	if doc.artifact == nil {
+		return fmt.Errorf("%w: %s is no artifact", linux.ErrBroken, st.record.ID)
+	}
+	st.artifact = doc.artifact
+	var layers []digest.Digest
+	for _, l := range st.artifact.layers() {
+		layers = append(layers, l.diffID)
+	}
+	return checkLayers(st.record, layers)
+}
+
+// checkLayers holds the layers of a record against those that the config or
+// manifest names.
+func checkLayers(record imageRecord, want []digest.Digest) error {
 	have := map[digest.Digest]bool{}
 	for _, d := range record.Layers {
 		have[d] = true
 	}
-	for _, d := range config.RootFS.DiffIDs {
+	for _, d := range want {
 		if !have[d] {
 			return fmt.Errorf("%w: image %s: layer %s is not in its record", linux.ErrBroken, record.ID, d)
 		}

@@ -38,10 +38,12 @@ type rootfsRecord struct {
 type rootfsEntry struct {
 	record rootfsRecord
 	refs   []digest.Digest
-	broken error
-	made   chan struct{} // closed when PrepareRootfs is through with it
-	failed error         // what PrepareRootfs then says
-	usage  measured
+	// volumes are the images mounted for the container beside it.
+	volumes []volumeRecord
+	broken  error
+	made    chan struct{} // closed when PrepareRootfs is through with it
+	failed  error         // what PrepareRootfs then says
+	usage   measured
 }
 
 const (
@@ -96,6 +98,9 @@ func (s *Store) enterRootfs(containerID, imageID string) (entry *rootfsEntry, fi
 	img, err := s.Resolve(imageID)
 	if err != nil {
 		return nil, false, err
+	}
+	if img.Artifact != nil {
+		return nil, false, fmt.Errorf("%s is an artifact of type %.100q, which can be mounted but not run: %w", imageID, img.Artifact.Type, errdefs.ErrInvalidArgument)
 	}
 	if old := s.rootfses[containerID]; old != nil {
 		if old.broken == nil && old.record.Image.String() == img.ID {
@@ -224,8 +229,14 @@ func (s *Store) lowerDirs(id string) ([]string, error) {
 	if e.broken != nil {
 		return nil, fmt.Errorf("rootfs %s: %w: %w", id, e.broken, errdefs.ErrFailedPrecondition)
 	}
+	return s.stackDirs(e.record.Layers), nil
+}
+
+// stackDirs is lowerDirs of layers that are all there. The caller holds s.mu
+// and references to them.
+func (s *Store) stackDirs(layers []digest.Digest) []string {
 	var dirs []string
-	for _, d := range stackOrder(e.record.Layers) {
+	for _, d := range stackOrder(layers) {
 		dirs = append(dirs, filepath.Join(s.layerDir(d), layerDiff))
 		if s.layers[d].opaqueRoot {
 			break
@@ -234,7 +245,7 @@ func (s *Store) lowerDirs(id string) ([]string, error) {
 	if len(dirs) == 0 {
 		dirs = []string{s.path(dirEmpty)}
 	}
-	return dirs, nil
+	return dirs
 }
 
 // UnmountRootfs detaches what is mounted on target. Users of the mount keep it
@@ -307,6 +318,7 @@ func (s *Store) recoverRootfses(ctx context.Context) error {
 		close(entry.made)
 		if err == nil {
 			s.refRootfs(entry)
+			s.recoverVolumes(ctx, id, entry)
 		}
 		if entry.broken != nil {
 			klog.FromContext(ctx).Error(entry.broken, "Rootfs cannot be mounted any more", "containerID", id)

@@ -58,7 +58,12 @@ func (s *Store) stageOnce(ctx context.Context, session *registry.Session, l laye
 	if err != nil {
 		return false, errors.Join(err, d.Close())
 	}
-	result, err := s.unpack(ctx, d, l, dir)
+	var result layer.Result
+	if l.file {
+		result, err = saveBlob(d, l, dir)
+	} else {
+		result, err = s.unpack(ctx, d, l, dir)
+	}
 	err = errors.Join(err, d.Close())
 	record := newLayerUsage(l.diffID, result)
 	if err == nil {

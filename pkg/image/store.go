@@ -40,8 +40,9 @@ type Config struct {
 	// PinnedImages are names, with * for any characters, of images that the
 	// garbage collection of the kubelet must leave alone.
 	PinnedImages []string
-	// Limits bound what one layer may unpack to. The zero value has the
-	// defaults of package layer.
+	// Limits bound what one layer may unpack to, and MaxBytes what the files
+	// of an artifact take together. The zero value has the defaults of package
+	// layer.
 	Limits layer.Options
 	// Platform chooses from an index. Default: that of this machine.
 	Platform platforms.MatchComparer
@@ -119,6 +120,9 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	if c.ProgressTimeout <= 0 {
 		c.ProgressTimeout = time.Minute
+	}
+	if c.Limits.MaxBytes <= 0 {
+		c.Limits.MaxBytes = layer.DefaultMaxBytes
 	}
 	if c.Platform == nil {
 		c.Platform = platforms.Default()

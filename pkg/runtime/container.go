@@ -67,6 +67,10 @@ func (c *Container) Dir() string { return c.m.stateDir(c.id) }
 // RootfsPath is where the container's root file system is mounted.
 func (c *Container) RootfsPath() string { return filepath.Join(c.Dir(), "rootfs") }
 
+// ImagesDir is for mounts of images beside the root file system. Whatever is
+// mounted there goes with the container.
+func (c *Container) ImagesDir() string { return filepath.Join(c.Dir(), "images") }
+
 // VolumesDir is a durable directory for the volumes the image declares.
 func (c *Container) VolumesDir() string { return filepath.Join(c.m.recordDir(c.id), "volumes") }
 

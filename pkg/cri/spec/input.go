@@ -26,6 +26,9 @@ type Input struct {
 	// VolumesDir is the private directory below which volumes that the image
 	// declares live, one directory for each. Empty ignores such volumes.
 	VolumesDir string
+	// ImageMounts are the host paths of what the request's mounts of images
+	// show, mounted and resolved, by the index of the mount.
+	ImageMounts map[int]string
 
 	Pod      Pod
 	Host     Host

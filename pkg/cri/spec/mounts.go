@@ -49,7 +49,16 @@ func (b *builder) setMounts(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("prepare mounts of container %s: %w", b.in.ID, err)
 		}
-		om, err := b.mount(fmt.Sprintf("config.mounts[%d]", i), m, &table)
+		field := fmt.Sprintf("config.mounts[%d]", i)
+		if m.GetImage() != nil {
+			om, err := b.imageMount(field, i, m)
+			if err != nil {
+				return err
+			}
+			mounts = append(mounts, om)
+			continue
+		}
+		om, err := b.mount(field, m, &table)
 		if err != nil {
 			return err
 		}
@@ -144,7 +153,8 @@ func (b *builder) podFiles() []specs.Mount {
 // checkMount looks at what depends on the runtime and the pod;
 // ValidateContainer saw the rest.
 func (b *builder) checkMount(field string, m *runtimeapi.Mount) error {
-	if m.GetRecursiveReadOnly() && !b.in.Runtime.RRO {
+	// An image has no mounts in it, so that read-only is recursive there.
+	if m.GetRecursiveReadOnly() && m.GetImage() == nil && !b.in.Runtime.RRO {
 		return fmt.Errorf("%w: %s.recursive_read_only: the OCI runtime or the kernel has no recursive read-only mounts", crierrors.ErrRROUnsupported, field)
 	}
 	for i, o := range m.GetMountOptions() {
@@ -153,6 +163,26 @@ func (b *builder) checkMount(field string, m *runtimeapi.Mount) error {
 		}
 	}
 	return nil
+}
+
+// imageMount translates the mount of an image, which somebody has mounted on
+// the host. Devices in it are files of nobody's that CRI has handed out.
+func (b *builder) imageMount(field string, i int, m *runtimeapi.Mount) (specs.Mount, error) {
+	source := b.in.ImageMounts[i]
+	if source == "" {
+		return specs.Mount{}, notImplemented(field+".image", "the image is not mounted")
+	}
+	destination := filepath.Clean(m.GetContainerPath())
+	if err := checkProcMount(field, destination, source); err != nil {
+		return specs.Mount{}, err
+	}
+	options := []string{"rbind", private, "ro", "nodev"}
+	for _, o := range m.GetMountOptions() {
+		if !slices.Contains(options, o) {
+			options = append(options, o)
+		}
+	}
+	return specs.Mount{Destination: destination, Type: "bind", Source: source, Options: options}, nil
 }
 
 // mount translates one requested mount. Its source is made if it is missing.

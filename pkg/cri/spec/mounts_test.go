@@ -118,6 +118,29 @@ func TestMountOptions(t *testing.T) {
 	wantInvalid(t, err, "config.mounts[0].mount_options[0]")
 }
 
+func TestImageMount(t *testing.T) {
+	in := testInput(t)
+	dir := t.TempDir()
+	in.Runtime.RRO = false
+	mount := &runtimeapi.Mount{
+		ContainerPath: "/img", Readonly: true, RecursiveReadOnly: true, MountOptions: []string{"nodev", "noexec"},
+		Image: &runtimeapi.ImageSpec{Image: "sha256:def"},
+	}
+	in.Config.Mounts = []*runtimeapi.Mount{{ContainerPath: "/x", HostPath: dir}, mount}
+	in.ImageMounts = map[int]string{1: dir}
+	m := at(t, build(t, in).Spec.Mounts, "/img")
+	if got := strings.Join(m.Options, " "); got != "rbind rprivate ro nodev noexec" || m.Source != dir || m.Type != "bind" {
+		t.Errorf("mount of an image is %+v", m)
+	}
+	mount.ContainerPath = "/proc/self"
+	_, err := Container(t.Context(), in)
+	wantInvalid(t, err, "config.mounts[1].container_path")
+	mount.ContainerPath, in.ImageMounts = "/img", nil
+	if _, err := Container(t.Context(), in); !errdefs.IsNotImplemented(err) {
+		t.Errorf("image that nobody has mounted: %v", err)
+	}
+}
+
 func TestMountSource(t *testing.T) {
 	oldMask := unix.Umask(0o077)
 	defer unix.Umask(oldMask)

@@ -87,6 +87,9 @@ func validateProcess(cfg *runtimeapi.ContainerConfig) error {
 // mountOptions are what a request may add to a bind mount.
 var mountOptions = []string{"noexec", "nodev", "nosuid"}
 
+// maxMountOptions bounds their number, repetitions and all.
+const maxMountOptions = 16
+
 func validateMounts(mounts []*runtimeapi.Mount) error {
 	if len(mounts) > maxMounts {
 		return invalid("config.mounts", "more than %d mounts", maxMounts)
@@ -114,12 +117,12 @@ func validateMounts(mounts []*runtimeapi.Mount) error {
 
 func validateMount(field string, m *runtimeapi.Mount) error {
 	if m.GetImage() != nil {
-		return validateImageMount(field, m)
-	}
-	if m.GetImageSubPath() != "" {
+		if err := validateImageMount(field, m); err != nil {
+			return err
+		}
+	} else if m.GetImageSubPath() != "" {
 		return invalid(field+".image_sub_path", "needs image")
-	}
-	if err := validateHostPath(field+".host_path", m.GetHostPath()); err != nil {
+	} else if err := validateHostPath(field+".host_path", m.GetHostPath()); err != nil {
 		return err
 	}
 	if _, ok := runtimeapi.MountPropagation_name[int32(m.GetPropagation())]; !ok {
@@ -132,6 +135,9 @@ func validateMount(field string, m *runtimeapi.Mount) error {
 		if m.GetPropagation() != runtimeapi.MountPropagation_PROPAGATION_PRIVATE {
 			return invalid(field+".recursive_read_only", "needs propagation PROPAGATION_PRIVATE")
 		}
+	}
+	if len(m.GetMountOptions()) > maxMountOptions {
+		return invalid(field+".mount_options", "more than %d options", maxMountOptions)
 	}
 	for i, o := range m.GetMountOptions() {
 		if !slices.Contains(mountOptions, o) {
@@ -152,8 +158,25 @@ func validateImageMount(field string, m *runtimeapi.Mount) error {
 		return invalid(field+".readonly", "an image cannot be written")
 	case m.GetImage().GetImage() == "":
 		return invalid(field+".image.image", "is empty")
+	case m.GetPropagation() == runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL:
+		return invalid(field+".propagation", "nothing propagates out of an image")
 	}
-	return notImplemented(field+".image", "mounts of images are not supported yet")
+	return validateSubPath(field+".image_sub_path", m.GetImageSubPath())
+}
+
+// validateSubPath wants a relative path that stays inside, as written; links in
+// the image are followed within it only.
+func validateSubPath(field, sub string) error {
+	if sub == "" {
+		return nil
+	}
+	if err := checkPathText(field, sub); err != nil {
+		return err
+	}
+	if path.IsAbs(sub) || slices.Contains(strings.Split(sub, "/"), "..") {
+		return invalid(field, "%s is no path below the image", quote(sub))
+	}
+	return nil
 }
 
 func validateDevices(cfg *runtimeapi.ContainerConfig) error {
@@ -178,8 +201,8 @@ func validateDevices(cfg *runtimeapi.ContainerConfig) error {
 			return invalid(field+".permissions", "%s is not of r, w and m", quote(p))
 		}
 	}
-	if len(cfg.GetCDIDevices()) > 0 {
-		return notImplemented("config.CDI_devices", "CDI devices are not supported yet")
+	if len(cfg.GetCDIDevices()) > maxDevices {
+		return invalid("config.CDI_devices", "more than %d devices", maxDevices)
 	}
 	return nil
 }
