@@ -124,21 +124,23 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	if err != nil {
 		return nil, err
 	}
+	infraRoot := filepath.Join(cfg.State, "infra")
+	if err := infra.Install(infraRoot); err != nil {
+		// Only pods that share a pid namespace or have a user namespace need
+		// it, and they will say so.
+		klog.FromContext(ctx).Error(err, "Pods cannot share a pid namespace or have a user namespace")
+	}
 	// Containers are recovered, and those half made removed, before their
 	// sandboxes are: a container may hold a sandbox's namespaces.
 	sandboxes := sandbox.NewManager(sandbox.Config{
 		Root: cfg.Root, State: cfg.State, Network: net, DefaultSysctls: cfg.Runtime.DefaultSysctls,
 		OnChange: changes.Sandbox,
+		Holder:   []string{infra.Path(infraRoot)},
 	})
 	n.sandboxes = sandboxes
 	n.closers = append(n.closers, sandboxes.Close)
 	if err := sandboxes.Recover(ctx); err != nil {
 		return nil, fmt.Errorf("recover sandboxes: %w", err)
-	}
-	infraRoot := filepath.Join(cfg.State, "infra")
-	if err := infra.Install(infraRoot); err != nil {
-		// Only pods that share a pid namespace need it, and they will say so.
-		klog.FromContext(ctx).Error(err, "Pods cannot share a pid namespace")
 	}
 	n.server = cri.New(ctx, cri.Config{
 		Images: images, Sandboxes: sandboxes, Containers: containers, Network: net, Cgroups: cgroups,
@@ -151,6 +153,8 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		MonitorPID:    supervisor.PID,
 		Changes:       changes,
 		Options:       options(cfg),
+
+		UserNamespaces: probeUserNS(ctx, images, infraRoot),
 	})
 	n.server.Reconcile(ctx)
 	if cfg.Debug.Pprof != "" {
@@ -280,6 +284,20 @@ func (n *node) openHandlers(ctx context.Context, cfg *config.Config, cgroups *li
 	return handlers, nil
 }
 
+// probeUserNS tries what a pod with a user namespace needs of the kernel and of
+// the file system that images are on.
+func probeUserNS(ctx context.Context, images *image.Store, infraRoot string) bool {
+	some := []linux.IDMap{{ContainerID: 0, HostID: 1 << 16, Length: 1 << 16}}
+	ids := linux.IDMappings{UIDs: some, GIDs: some}
+	err := linux.InNewUserNS([]string{infra.Path(infraRoot)}, ids, 0, func(pid int) error {
+		return images.ProbeIDMap(ctx, &linux.UserNS{Path: fmt.Sprintf("/proc/%d/ns/user", pid), IDMappings: ids})
+	})
+	if err != nil {
+		klog.FromContext(ctx).Info("Pods cannot have user namespaces on this machine", "reason", err)
+	}
+	return err == nil
+}
+
 // cgroupDriver resolves "auto": systemd where it is the init of the machine.
 func cgroupDriver(configured string) string {
 	if configured != config.CgroupAuto {
@@ -303,6 +321,6 @@ func cgroupRoot(configured, driver string) string {
 // rootfs fits the image store to what containers need of it.
 type rootfs struct{ *image.Store }
 
-func (r rootfs) MountRootfs(ctx context.Context, containerID, target string) error {
-	return r.Store.MountRootfs(ctx, containerID, target, image.RootfsOptions{})
+func (r rootfs) MountRootfs(ctx context.Context, containerID, target string, userns *linux.UserNS) error {
+	return r.Store.MountRootfs(ctx, containerID, target, image.RootfsOptions{UserNS: userns})
 }

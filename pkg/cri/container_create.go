@@ -83,6 +83,7 @@ func (s *Server) createContainer(ctx context.Context, at *stages, st *sandbox.St
 	c, err := s.config.Containers.Prepare(ctx, runtime.Params{
 		ID: id, Group: st.ID, Name: m.GetName(), Attempt: m.GetAttempt(),
 		Handler: handler.Handler(), ImageID: img.ID, Cgroup: cgroup,
+		UserNS:  userNS(st),
 		LogPath: spec.LogPath(s.sandboxView(st).Config, config),
 		Labels:  config.GetLabels(), Annotations: config.GetAnnotations(),
 	})
@@ -184,7 +185,8 @@ func (s *Server) specHost() spec.Host {
 // join.
 func (s *Server) pod(st *sandbox.Status, config *runtimeapi.ContainerConfig) (spec.Pod, error) {
 	p := spec.Pod{
-		NetNS: st.Namespaces.Net, IPCNS: st.Namespaces.IPC, UTSNS: st.Namespaces.UTS,
+		UserNS: userNS(st),
+		NetNS:  st.Namespaces.Net, IPCNS: st.Namespaces.IPC, UTSNS: st.Namespaces.UTS,
 		ResolvConf: st.Files.ResolvConf, Hosts: st.Files.Hosts, Hostname: st.Files.Hostname, Shm: st.Files.Shm,
 		Privileged: s.sandboxView(st).Config.GetLinux().GetSecurityContext().GetPrivileged(),
 	}

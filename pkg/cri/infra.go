@@ -21,7 +21,7 @@ const infraOOMScore = -998
 func (s *Server) startInfra(ctx context.Context, st sandbox.Status, handler *oci.Runtime) error {
 	cgroup, cgroupsPath := s.containerCgroup(st.Params.CgroupParent, st.ID)
 	c, err := s.config.Containers.Prepare(ctx, runtime.Params{
-		ID: st.ID, Group: st.ID, Infra: true, Handler: handler.Handler(), Cgroup: cgroup,
+		ID: st.ID, Group: st.ID, Infra: true, Handler: handler.Handler(), Cgroup: cgroup, UserNS: userNS(&st),
 	})
 	if err != nil {
 		return fmt.Errorf("prepare the init of the pid namespace: %w", err)
@@ -31,6 +31,7 @@ func (s *Server) startInfra(ctx context.Context, st sandbox.Status, handler *oci
 		RootDir:     s.config.InfraRoot,
 		CgroupsPath: cgroupsPath,
 		Namespaces:  podNamespaces(st.Namespaces),
+		UserNS:      userNS(&st),
 		OOMScoreAdj: max(infraOOMScore, s.host.oomScoreFloor),
 	})})
 	if err != nil {

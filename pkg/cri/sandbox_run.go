@@ -27,6 +27,9 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 	if err != nil {
 		return nil, err
 	}
+	if err := s.checkUserNS(r.GetConfig(), handler); err != nil {
+		return nil, err
+	}
 	key := sandboxKey(r.GetConfig().GetMetadata())
 	id, err := s.runs.do(ctx, key, func(ctx context.Context, at *stages) (string, error) {
 		return s.runSandbox(ctx, at, r, handler)
@@ -126,6 +129,7 @@ func (s *Server) sandboxParams(r *runtimeapi.RunPodSandboxRequest) (sandbox.Para
 		HostIPC:        options.GetIpc() == runtimeapi.NamespaceMode_NODE,
 		HostPID:        options.GetPid() == runtimeapi.NamespaceMode_NODE,
 		SharedPID:      options.GetPid() == runtimeapi.NamespaceMode_POD,
+		UserNS:         spec.UserNS(config),
 		CgroupParent:   parent,
 		Sysctls:        config.GetLinux().GetSysctls(),
 		RuntimeHandler: r.GetRuntimeHandler(),

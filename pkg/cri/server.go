@@ -53,6 +53,8 @@ type Config struct {
 	// CgroupRoot is the parent cgroup of pods that name none; with systemd a
 	// slice.
 	CgroupRoot string
+	// UserNamespaces: images can be mounted for user namespaces.
+	UserNamespaces bool
 	// InfraRoot is the root file system of the init of shared pid namespaces.
 	InfraRoot string
 	// MaxMessage is the largest gRPC message taken, in bytes.

@@ -45,8 +45,9 @@ func (s *Server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runt
 		Status:          &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{ready, network}},
 		RuntimeHandlers: s.runtimeHandlers(),
 		Features: &runtimeapi.RuntimeFeatures{
-			SupplementalGroupsPolicy: true,
-			MountOptions:             true,
+			SupplementalGroupsPolicy:  true,
+			MountOptions:              true,
+			UserNamespacesHostNetwork: s.config.UserNamespaces,
 		},
 	}
 	if r.GetVerbose() {
@@ -74,6 +75,7 @@ func (s *Server) runtimeHandler(name string, r *oci.Runtime) *runtimeapi.Runtime
 		Name: name,
 		Features: &runtimeapi.RuntimeHandlerFeatures{
 			RecursiveReadOnlyMounts: r.Features().RecursiveReadOnly,
+			UserNamespaces:          s.userNamespaces(r),
 		},
 	}
 }

@@ -25,6 +25,10 @@ type RootfsOptions struct {
 	// anybody. A container whose root shall be read-only is no case for it:
 	// its runtime has to make mount points first.
 	ReadOnly bool
+	// UserNS shows the files of the image with the owners that the user
+	// namespace maps theirs to, and gives a writable layer to its root. The
+	// kernel and the file system must be able to, see ProbeIDMap.
+	UserNS *linux.UserNS
 }
 
 // rootfsRecord is kept in rootfs/<id>/rootfs.json and holds the layers while
@@ -210,7 +214,11 @@ func (s *Store) MountRootfs(ctx context.Context, containerID, target string, o R
 			return err
 		}
 	}
-	if err := m.mount(); err != nil {
+	mount := m.mount
+	if o.UserNS != nil {
+		mount = func() error { return s.mountMapped(ctx, containerID, &m, o.UserNS) }
+	}
+	if err := mount(); err != nil {
 		return fmt.Errorf("mount rootfs %s: %w", containerID, err)
 	}
 	return nil
@@ -254,7 +262,12 @@ func (s *Store) UnmountRootfs(ctx context.Context, containerID, target string) e
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := linux.Unmount(target); err != nil {
+	err := linux.Unmount(target)
+	if s.idmap == idmapAttached && validRootfsID(containerID) {
+		// Left by a crash in the middle of MountRootfs.
+		err = errors.Join(err, linux.Unmount(s.mappedDir(containerID)))
+	}
+	if err != nil {
 		return fmt.Errorf("unmount rootfs %s: %w", containerID, err)
 	}
 	return nil

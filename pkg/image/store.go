@@ -80,6 +80,8 @@ type Store struct {
 	buffers    sync.Pool
 	// legacyMount forces mount(2) where the kernel has fsopen(2), for tests.
 	legacyMount bool
+	// idmap is set once, by ProbeIDMap.
+	idmap idmapSupport
 
 	mu       sync.Mutex
 	images   map[digest.Digest]*stored

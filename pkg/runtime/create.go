@@ -44,7 +44,7 @@ func (m *Manager) Prepare(ctx context.Context, p Params) (*Container, error) {
 }
 
 func (c *Container) prepare(ctx context.Context) error {
-	if err := c.m.makeDirs(c.id); err != nil {
+	if err := c.m.makeDirs(c.id, c.Status().UserNS); err != nil {
 		return err
 	}
 	if err := c.change(func(*Status) {}); err != nil { // the intent, before any effect
@@ -57,7 +57,7 @@ func (c *Container) prepare(ctx context.Context) error {
 	if err := c.m.config.Rootfs.PrepareRootfs(ctx, c.id, imageID); err != nil {
 		return fmt.Errorf("prepare root file system: %w", err)
 	}
-	if err := c.m.config.Rootfs.MountRootfs(ctx, c.id, c.RootfsPath()); err != nil {
+	if err := c.m.config.Rootfs.MountRootfs(ctx, c.id, c.RootfsPath(), c.Status().UserNS); err != nil {
 		return fmt.Errorf("mount root file system: %w", err)
 	}
 	return nil

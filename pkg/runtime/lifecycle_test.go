@@ -147,7 +147,7 @@ func TestRemoveUnwatched(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := newContainer(m, &Status{Params: Params{ID: "a", Group: "g", Handler: "fake"}, State: Running, Process: identity})
-	if err := errors.Join(m.add(c), m.makeDirs("a")); err != nil {
+	if err := errors.Join(m.add(c), m.makeDirs("a", nil), nil); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -21,7 +21,8 @@ import (
 // image store is the one behind it.
 type Rootfs interface {
 	PrepareRootfs(ctx context.Context, containerID, imageID string) error
-	MountRootfs(ctx context.Context, containerID, target string) error
+	// MountRootfs maps the owners of files where userns is not nil.
+	MountRootfs(ctx context.Context, containerID, target string, userns *linux.UserNS) error
 	UnmountRootfs(ctx context.Context, containerID, target string) error
 	RemoveRootfs(ctx context.Context, containerID string) error
 }
@@ -143,12 +144,21 @@ func (m *Manager) recordPath(id string) string {
 	return filepath.Join(m.recordDir(id), "record.json")
 }
 
-// makeDirs creates both directories of a container.
-func (m *Manager) makeDirs(id string) error {
-	return errors.Join(
+// makeDirs creates both directories of a container. Its root file system is
+// full of setuid programs and others' files, so that nobody else on the host
+// may get to it; the root of a user namespace, who is somebody else, must, by
+// the group that is its alone.
+func (m *Manager) makeDirs(id string, userns *linux.UserNS) error {
+	dir := m.stateDir(id)
+	err := errors.Join(
 		os.MkdirAll(m.recordDir(id), 0o700),
-		os.MkdirAll(filepath.Join(m.stateDir(id), "rootfs"), 0o711),
+		os.MkdirAll(dir, 0o700),
 	)
+	if err == nil && userns != nil {
+		_, gid := userns.Root()
+		err = errors.Join(os.Chown(dir, 0, gid), os.Chmod(dir, 0o710))
+	}
+	return errors.Join(err, os.MkdirAll(filepath.Join(dir, "rootfs"), 0o711))
 }
 
 // HandleEvent takes the news of a container's exit from the monitor. It may be

@@ -62,6 +62,8 @@ type Params struct {
 	ImageID string `json:"imageID,omitempty"`
 	// Cgroup is the container's cgroup, from the root of the trees.
 	Cgroup string `json:"cgroup"`
+	// UserNS is the user namespace of the container; nil is the host's.
+	UserNS *linux.UserNS `json:"userNS,omitempty"`
 	// LogPath is absolute, or empty for a container without a log.
 	LogPath string `json:"logPath,omitempty"`
 

@@ -33,7 +33,7 @@ func TestCrashInCreate(t *testing.T) {
 					}
 					for j, run := range []func() error{
 						func() error { return m.save(s.Status()) },
-						func() error { return makeNamespaces(m.stateOf("x"), p, "x", nil) },
+						func() error { return makeNamespaces(m.stateOf("x"), p, "x", nil, m.config.Holder) },
 						func() error { return s.makeFiles(m.stateOf("x"), "x") },
 						func() error { return s.attach(t.Context(), m.stateOf("x"), "x") },
 					}[:i+1] {

@@ -11,7 +11,7 @@
 //
 //	<Root>/sandboxes/<id>/record.json   what should exist; survives a reboot
 //	<State>/sandboxes/<id>/             a tmpfs of the size of /dev/shm, and in it
-//	        netns, ipcns, utsns         pins: bind mounts of the namespaces
+//	        userns netns ipcns utsns    pins: bind mounts of the namespaces
 //	        shm/                        the containers' /dev/shm
 //	        resolv.conf hosts hostname
 //

@@ -69,8 +69,8 @@ func (m *Manager) writeStaticFiles(dir string, p Params, name string) error {
 		return err
 	}
 	return errors.Join(
-		writeShared(filepath.Join(dir, resolvConfName), resolv),
-		writeShared(filepath.Join(dir, hostnameName), []byte(name+"\n")),
+		writeShared(filepath.Join(dir, resolvConfName), resolv, p.UserNS),
+		writeShared(filepath.Join(dir, hostnameName), []byte(name+"\n"), p.UserNS),
 	)
 }
 
@@ -111,7 +111,7 @@ func (m *Manager) writeHosts(dir string, p Params, name string, ips []netip.Addr
 		if err != nil {
 			return err
 		}
-		return writeShared(path, hosts)
+		return writeShared(path, hosts, p.UserNS)
 	}
 	names := name
 	if short, _, dotted := strings.Cut(name, "."); dotted {
@@ -121,7 +121,7 @@ func (m *Manager) writeHosts(dir string, p Params, name string, ips []netip.Addr
 	for _, ip := range ips {
 		fmt.Fprintf(b, "%s\t%s\n", ip, names)
 	}
-	return writeShared(path, b.Bytes())
+	return writeShared(path, b.Bytes(), p.UserNS)
 }
 
 // readHostFile reads a small regular file of the host; none is an empty one.
@@ -154,21 +154,36 @@ func readRegular(f *os.File) ([]byte, error) {
 }
 
 // writeShared writes a file that containers read, whatever users they run as
-// and whatever the umask is. Nobody reads it before the sandbox is ready.
-func writeShared(path string, data []byte) error {
+// and whatever the umask is. It belongs to their root. Nobody reads it before
+// the sandbox is ready.
+func writeShared(path string, data []byte, owner *UserNS) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
+	if owner != nil {
+		err = errors.Join(err, f.Chown(owner.Root()))
+	}
 	return errors.Join(err, f.Chmod(0o644), f.Close())
 }
 
 // makeShm makes the pod's /dev/shm, a directory of its tmpfs.
-func makeShm(dir string) error {
+func makeShm(dir string, owner *UserNS) error {
 	path := filepath.Join(dir, shmName)
 	if err := os.Mkdir(path, 0o700); err != nil {
 		return err
 	}
+	if owner != nil {
+		if err := chownRoot(path, owner); err != nil {
+			return err
+		}
+	}
 	return os.Chmod(path, 0o777|os.ModeSticky) // past the umask
+}
+
+// chownRoot gives a file to the root of a user namespace.
+func chownRoot(path string, owner *UserNS) error {
+	uid, gid := owner.Root()
+	return os.Lchown(path, uid, gid)
 }

@@ -41,6 +41,10 @@ type Config struct {
 	// HostResolvConf and HostHosts are the host's files that pods get copies
 	// of. "" means those in /etc.
 	HostResolvConf, HostHosts string
+	// Holder is a command that waits until it is killed. It runs for a moment
+	// in each new user namespace, so the shorter the better. Without one there
+	// are no pods with user namespaces.
+	Holder []string
 	// TeardownTimeout bounds the undoing of a failed Create, and of each
 	// object in Recover. 0 means 30 seconds.
 	TeardownTimeout time.Duration

@@ -21,6 +21,8 @@ type namespace struct {
 }
 
 var (
+	userNamespace = namespace{"userns", "user", unix.CLONE_NEWUSER}
+
 	netNamespace = namespace{"netns", "net", unix.CLONE_NEWNET}
 	ipcNamespace = namespace{"ipcns", "ipc", unix.CLONE_NEWIPC}
 	utsNamespace = namespace{"utsns", "uts", unix.CLONE_NEWUTS}
@@ -30,6 +32,9 @@ var (
 // the host's network also keeps the host's name.
 func ownNamespaces(p Params) []namespace {
 	var own []namespace
+	if p.UserNS != nil {
+		own = append(own, userNamespace)
+	}
 	if !p.HostNetwork {
 		own = append(own, netNamespace, utsNamespace)
 	}
@@ -45,6 +50,10 @@ type nsSetup struct {
 	namespaces []namespace
 	hostname   string
 	sysctls    []sysctl
+	// userNS makes the namespaces belong to a user namespace, and holder is a
+	// program that waits in it.
+	userNS *UserNS
+	holder []string
 }
 
 // pinNamespaces makes the namespaces and leaves them pinned. It cannot be
@@ -53,6 +62,9 @@ type nsSetup struct {
 func pinNamespaces(s nsSetup) error {
 	if len(s.namespaces) == 0 {
 		return nil
+	}
+	if s.userNS != nil {
+		return onOwnThread(s.runMapped)
 	}
 	return onOwnThread(s.run)
 }
@@ -86,6 +98,61 @@ func (s nsSetup) run() error {
 	if err := unix.Unshare(flags); err != nil {
 		return os.NewSyscallError("unshare", err)
 	}
+	if err := s.furnish(); err != nil {
+		return err
+	}
+	for _, n := range s.namespaces {
+		if err := s.pin(n, "/proc/thread-self/ns/"+n.proc); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runMapped is run for a pod with a user namespace, which a process has to
+// make. This thread enters the others and stays root of the host, to whom they
+// belong as well.
+func (s nsSetup) runMapped() error {
+	var flags uintptr
+	for _, n := range s.namespaces {
+		flags |= uintptr(n.flag)
+	}
+	return linux.InNewUserNS(s.holder, *s.userNS, flags, func(pid int) error {
+		dir := fmt.Sprintf("/proc/%d/ns/", pid)
+		for _, n := range s.namespaces {
+			if n == userNamespace {
+				continue
+			}
+			if err := joinNamespace(dir+n.proc, n.flag); err != nil {
+				return err
+			}
+		}
+		if err := s.furnish(); err != nil {
+			return err
+		}
+		for _, n := range s.namespaces {
+			if err := s.pin(n, dir+n.proc); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// joinNamespace moves the calling thread.
+func joinNamespace(path string, flag int) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	if err := unix.Setns(fd, flag); err != nil {
+		return errors.Join(&os.PathError{Op: "setns", Path: path, Err: err}, unix.Close(fd))
+	}
+	return unix.Close(fd)
+}
+
+// furnish sets up the namespaces that the calling thread is in.
+func (s nsSetup) furnish() error {
 	if slices.Contains(s.namespaces, utsNamespace) {
 		if err := unix.Sethostname([]byte(s.hostname)); err != nil {
 			return os.NewSyscallError("sethostname", err)
@@ -96,18 +163,18 @@ func (s nsSetup) run() error {
 			return err
 		}
 	}
-	if err := writeSysctls(s.sysctls); err != nil {
+	return writeSysctls(s.sysctls, s.userNS)
+}
+
+// pin keeps the namespace at path alive.
+func (s nsSetup) pin(n namespace, path string) error {
+	pin := filepath.Join(s.dir, n.pin)
+	if err := createEmpty(pin); err != nil {
 		return err
 	}
-	for _, n := range s.namespaces {
-		pin := filepath.Join(s.dir, n.pin)
-		if err := createEmpty(pin); err != nil {
-			return err
-		}
-		// Private because the mount it is made on is; see mountState.
-		if err := unix.Mount("/proc/thread-self/ns/"+n.proc, pin, "", unix.MS_BIND, ""); err != nil {
-			return &os.PathError{Op: "pin " + n.proc + " namespace at", Path: pin, Err: err}
-		}
+	// Private because the mount it is made on is; see mountState.
+	if err := unix.Mount(path, pin, "", unix.MS_BIND, ""); err != nil {
+		return &os.PathError{Op: "pin " + n.proc + " namespace at", Path: pin, Err: err}
 	}
 	return nil
 }

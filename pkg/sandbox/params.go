@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
 	"github.com/cri-node/cri-node/pkg/sandbox/network"
 )
 
@@ -42,6 +43,9 @@ type Params struct {
 	HostIPC     bool `json:"hostIPC,omitempty"`
 	HostPID     bool `json:"hostPID,omitempty"`
 	SharedPID   bool `json:"sharedPID,omitempty"`
+	// UserNS gives the pod a user namespace, which owns its other namespaces
+	// and whose root owns its files. nil is the host's.
+	UserNS *UserNS `json:"userNS,omitempty"`
 
 	// Sysctls are set in the pod's namespaces: net.*, kernel.shm*,
 	// kernel.msg*, kernel.sem and fs.mqueue.*, written with dots or slashes.
@@ -57,6 +61,12 @@ type Params struct {
 	LogDirectory   string `json:"logDirectory,omitempty"`
 	Request        []byte `json:"request,omitempty"`
 }
+
+// UserNS says which ids of the host a pod's user namespace has.
+type UserNS = linux.IDMappings
+
+// IDMap is a run of ids.
+type IDMap = linux.IDMap
 
 // DNS becomes the lines of a resolv.conf(5).
 type DNS struct {
@@ -76,6 +86,9 @@ func (p Params) clone() Params {
 	p.Sysctls = maps.Clone(p.Sysctls)
 	p.PortMappings = slices.Clone(p.PortMappings)
 	p.Request = slices.Clone(p.Request)
+	if p.UserNS != nil {
+		p.UserNS = &UserNS{UIDs: slices.Clone(p.UserNS.UIDs), GIDs: slices.Clone(p.UserNS.GIDs)}
+	}
 	if p.DNS != nil {
 		p.DNS = &DNS{
 			Servers:  slices.Clone(p.DNS.Servers),
@@ -127,7 +140,7 @@ const (
 )
 
 // Namespaces are the paths of the pod's namespaces, "" for the host's.
-type Namespaces struct{ Net, IPC, UTS string }
+type Namespaces struct{ User, Net, IPC, UTS string }
 
 // Files are host paths to mount in each container at the place their names
 // say, until the sandbox is stopped. Shm is a directory on a tmpfs mounted

@@ -59,6 +59,8 @@ func newSandbox(m *Manager, st Status) *Sandbox {
 		for _, n := range ownNamespaces(st.Params) {
 			path := filepath.Join(dir, n.pin)
 			switch n {
+			case userNamespace:
+				st.Namespaces.User = path
 			case netNamespace:
 				st.Namespaces.Net = path
 			case ipcNamespace:
@@ -137,7 +139,7 @@ func (s *Sandbox) createLocked(ctx context.Context, sysctls []sysctl) error {
 		name Stage
 		run  func() error
 	}{
-		{StageNamespaces, func() error { return makeNamespaces(dir, st.Params, name, sysctls) }},
+		{StageNamespaces, func() error { return makeNamespaces(dir, st.Params, name, sysctls, s.manager.config.Holder) }},
 		{StageFiles, func() error { return s.makeFiles(dir, name) }},
 		{StageNetwork, func() error { return s.attach(ctx, dir, name) }},
 	} {
@@ -158,11 +160,14 @@ func (s *Sandbox) createLocked(ctx context.Context, sysctls []sysctl) error {
 	return nil
 }
 
-func makeNamespaces(dir string, p Params, hostname string, sysctls []sysctl) error {
+func makeNamespaces(dir string, p Params, hostname string, sysctls []sysctl, holder []string) error {
 	if err := mountState(dir, p); err != nil {
 		return err
 	}
-	return pinNamespaces(nsSetup{dir: dir, namespaces: ownNamespaces(p), hostname: hostname, sysctls: sysctls})
+	return pinNamespaces(nsSetup{
+		dir: dir, namespaces: ownNamespaces(p), hostname: hostname, sysctls: sysctls,
+		userNS: p.UserNS, holder: holder,
+	})
 }
 
 func (s *Sandbox) makeFiles(dir, hostname string) error {
@@ -173,7 +178,7 @@ func (s *Sandbox) makeFiles(dir, hostname string) error {
 	if p.HostIPC {
 		return nil
 	}
-	return makeShm(dir)
+	return makeShm(dir, p.UserNS)
 }
 
 // attach connects the pod and writes the hosts file, which has the addresses.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -18,6 +19,37 @@ import (
 var defaultSysctls = map[string]string{
 	"net.ipv4.ip_unprivileged_port_start": "0",
 	"net.ipv4.ping_group_range":           "0 2147483647",
+}
+
+// pingGroupRange is the one sysctl whose value is ids of groups. They are
+// those of whoever writes it, which is the host's root.
+const pingGroupRange = "net/ipv4/ping_group_range"
+
+// allGroups is the range of all groups of a user namespace, on the host.
+func allGroups(m *UserNS) string {
+	g := m.GIDs[0]
+	return fmt.Sprintf("%d %d", g.HostID, g.HostID+(g.Length-1))
+}
+
+// hostGroups translates a range of a pod's groups. The value of a pod without
+// a user namespace stays what it is.
+func hostGroups(value string, m *UserNS) (string, error) {
+	if m == nil {
+		return value, nil
+	}
+	fields := strings.Fields(value)
+	if len(fields) != 2 {
+		return "", fmt.Errorf("%q is not two groups: %w", value, errdefs.ErrInvalidArgument)
+	}
+	for i, f := range fields {
+		n, err := strconv.ParseUint(f, 10, 32)
+		host, ok := m.HostGID(uint32(n)) // of no use with err
+		if err != nil || !ok {
+			return "", fmt.Errorf("%q is no group of the pod's user namespace: %w", f, errdefs.ErrInvalidArgument)
+		}
+		fields[i] = strconv.FormatUint(uint64(host), 10)
+	}
+	return strings.Join(fields, " "), nil
 }
 
 // sysctl is one value to write.
@@ -100,6 +132,9 @@ func (m *Manager) sysctls(p Params) ([]sysctl, error) {
 				return nil, fmt.Errorf("default %w", err)
 			}
 			s.optional = true
+			if s.path == pingGroupRange && p.UserNS != nil {
+				s.value = allGroups(p.UserNS)
+			}
 			all = append(all, s)
 		}
 	}
@@ -107,6 +142,11 @@ func (m *Manager) sysctls(p Params) ([]sysctl, error) {
 		s, err := parseSysctl(key, value, p)
 		if err != nil {
 			return nil, err
+		}
+		if s.path == pingGroupRange {
+			if s.value, err = hostGroups(s.value, p.UserNS); err != nil {
+				return nil, fmt.Errorf("sysctl %s: %w", key, err)
+			}
 		}
 		all = append(all, s)
 	}
@@ -125,8 +165,9 @@ func (m *Manager) sysctls(p Params) ([]sysctl, error) {
 }
 
 // writeSysctls writes to the namespaces of the calling thread: /proc/sys shows
-// each task its own.
-func writeSysctls(all []sysctl) (err error) {
+// each task its own. Some of a user namespace's belong to its root, whom the
+// thread becomes for them; it is of no use for anything else afterwards.
+func writeSysctls(all []sysctl, owner *UserNS) (err error) {
 	if len(all) == 0 {
 		return nil
 	}
@@ -142,12 +183,49 @@ func writeSysctls(all []sysctl) (err error) {
 	if fs.Type != unix.PROC_SUPER_MAGIC {
 		return errors.New("check /proc/sys: it is not of the proc file system")
 	}
+	var theirs []sysctl
 	for _, s := range all {
-		if err := s.write(root); err != nil {
+		err := s.write(root)
+		if owner != nil && errors.Is(err, unix.EACCES) {
+			theirs = append(theirs, s)
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}
-	return nil
+	if len(theirs) == 0 {
+		return nil
+	}
+	uid, gid := owner.Root()
+	return asUser(uid, gid, func() error {
+		for _, s := range theirs {
+			if err := s.write(root); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// asUser runs f with the effective ids of another user on this thread alone,
+// which the functions of package syscall do not do.
+func asUser(uid, gid int, f func() error) error {
+	set := func(call, id uintptr) error {
+		keep := ^uintptr(0)
+		if _, _, errno := unix.RawSyscall(call, keep, id, keep); errno != 0 {
+			return fmt.Errorf("become user %d:%d: %w", uid, gid, errno)
+		}
+		return nil
+	}
+	if err := set(unix.SYS_SETRESGID, uintptr(gid)); err != nil {
+		return err
+	}
+	if err := set(unix.SYS_SETRESUID, uintptr(uid)); err != nil {
+		return errors.Join(err, set(unix.SYS_SETRESGID, 0))
+	}
+	err := f()
+	return errors.Join(err, set(unix.SYS_SETRESUID, 0), set(unix.SYS_SETRESGID, 0))
 }
 
 // write opens the file without leaving root on any way.

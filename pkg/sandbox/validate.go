@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -43,6 +44,9 @@ func validate(id string, p Params) error {
 	if p.ShmSize < 0 {
 		return fmt.Errorf("shm size %d is negative: %w", p.ShmSize, errdefs.ErrInvalidArgument)
 	}
+	if err := validateUserNS(p); err != nil {
+		return err
+	}
 	if err := validateHostname(p.Hostname); err != nil {
 		return err
 	}
@@ -59,6 +63,34 @@ func validate(id string, p Params) error {
 		if _, err := parseSysctl(key, value, p); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// validateUserNS wants what the kernel and the rest of this package take for
+// granted: a root, and other namespaces that the new one can own. The host's
+// processes and its IPC cannot be seen from it.
+func validateUserNS(p Params) error {
+	invalid := func(format string, args ...any) error {
+		return fmt.Errorf("user namespace: %s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
+	}
+	if p.UserNS == nil {
+		return nil
+	}
+	for _, l := range []struct {
+		name string
+		maps []IDMap
+	}{{"uids", p.UserNS.UIDs}, {"gids", p.UserNS.GIDs}} {
+		if len(l.maps) != 1 {
+			return invalid("%s: %d mappings, not one", l.name, len(l.maps))
+		}
+		m := l.maps[0]
+		if m.ContainerID != 0 || m.HostID == 0 || m.Length == 0 || uint64(m.HostID)+uint64(m.Length) > math.MaxUint32 {
+			return invalid("%s: %d ids from %d at %d of the host", l.name, m.Length, m.ContainerID, m.HostID)
+		}
+	}
+	if p.HostPID || p.HostIPC {
+		return invalid("the pod uses the host's PID or IPC namespace")
 	}
 	return nil
 }

@@ -19,6 +19,8 @@ type builder struct {
 	image *ocispec.Image
 	spec  *specs.Spec
 	out   *Output
+
+	devices *deviceSet // what setDevices has found
 }
 
 // Container translates a request to create a container. The order of its steps

@@ -50,7 +50,7 @@ func (b *builder) setDevices(ctx context.Context) error {
 	if b.in.Defaults.DeviceOwnership {
 		b.ownDevices(set.devices)
 	}
-	b.spec.Linux.Devices = set.devices
+	b.spec.Linux.Devices, b.devices = set.devices, set
 	b.spec.Linux.Resources.Devices = set.rules
 	return nil
 }
@@ -96,6 +96,7 @@ func defaultDeviceRules() []specs.LinuxDeviceCgroup {
 type deviceSet struct {
 	devices []specs.LinuxDevice
 	rules   []specs.LinuxDeviceCgroup
+	sources map[string]string // where on the machine the device at a path is
 }
 
 var errTooManyDevices = fmt.Errorf("more than %d devices", maxDevices)
@@ -128,11 +129,11 @@ func (s *deviceSet) addRequested(ctx context.Context, field string, d *runtimeap
 	if info.Mode()&fs.ModeDevice == 0 {
 		return invalid(field+".host_path", "%s is no device", quote(d.GetHostPath()))
 	}
-	return s.add(filepath.Clean(at), info, access)
+	return s.add(filepath.Clean(at), source, info, access)
 }
 
 // add takes one device node. What is no device is left out.
-func (s *deviceSet) add(path string, info fs.FileInfo, access string) error {
+func (s *deviceSet) add(path, source string, info fs.FileInfo, access string) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || info.Mode()&fs.ModeDevice == 0 {
 		return nil
@@ -149,6 +150,10 @@ func (s *deviceSet) add(path string, info fs.FileInfo, access string) error {
 	uid, gid := st.Uid, st.Gid
 	s.devices = slices.DeleteFunc(s.devices, func(d specs.LinuxDevice) bool { return d.Path == path })
 	s.devices = append(s.devices, specs.LinuxDevice{Path: path, Type: kind, Major: major, Minor: minor, FileMode: &mode, UID: &uid, GID: &gid})
+	if s.sources == nil {
+		s.sources = make(map[string]string)
+	}
+	s.sources[path] = source
 	s.rules = append(s.rules, specs.LinuxDeviceCgroup{Allow: true, Type: kind, Major: &major, Minor: &minor, Access: access})
 	return nil
 }
@@ -189,6 +194,6 @@ func (s *deviceSet) addDir(ctx context.Context, dir, at, access string) error {
 		if err != nil {
 			return err
 		}
-		return s.add(filepath.Join(at, below), info, access)
+		return s.add(filepath.Join(at, below), path, info, access)
 	})
 }

@@ -4,6 +4,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
 // Input is all that decides how a container runs. Container reads it and
@@ -40,6 +42,9 @@ type Input struct {
 type Pod struct {
 	// NetNS, IPCNS and UTSNS are paths of namespaces; empty is the host's.
 	NetNS, IPCNS, UTSNS string
+	// UserNS is the pod's user namespace, which owns all of its namespaces;
+	// nil is the host's.
+	UserNS *linux.UserNS
 	// PIDNS is the path of the PID namespace that the pod shares, for the
 	// mode POD. It is not looked at in other modes.
 	PIDNS string

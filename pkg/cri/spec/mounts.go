@@ -30,7 +30,7 @@ func (b *builder) setMounts(ctx context.Context) error {
 		return err
 	}
 	var mounts []specs.Mount
-	for _, m := range slices.Concat(b.defaultMounts(), b.podFiles(), volumes) {
+	for _, m := range slices.Concat(b.adaptMounts(b.defaultMounts()), b.bindDevices(), b.podFiles(), volumes) {
 		if !replaced(m.Destination, requested) {
 			mounts = append(mounts, m)
 		}
@@ -157,6 +157,9 @@ func (b *builder) checkMount(field string, m *runtimeapi.Mount) error {
 	if m.GetRecursiveReadOnly() && m.GetImage() == nil && !b.in.Runtime.RRO {
 		return fmt.Errorf("%w: %s.recursive_read_only: the OCI runtime or the kernel has no recursive read-only mounts", crierrors.ErrRROUnsupported, field)
 	}
+	if err := b.checkMountMappings(field, m); err != nil {
+		return err
+	}
 	for i, o := range m.GetMountOptions() {
 		if b.in.Runtime.MountOptions != nil && !slices.Contains(b.in.Runtime.MountOptions, o) {
 			return invalid(fmt.Sprintf("%s.mount_options[%d]", field, i), "the OCI runtime does not know %s", quote(o))
@@ -205,12 +208,14 @@ func (b *builder) mount(field string, m *runtimeapi.Mount, table *mountTable) (s
 	case m.GetReadonly():
 		access = "ro"
 	}
-	return specs.Mount{
+	om := specs.Mount{
 		Destination: filepath.Clean(m.GetContainerPath()),
 		Type:        "bind",
 		Source:      source,
 		Options:     append([]string{"rbind", propagation, access}, m.GetMountOptions()...),
-	}, nil
+	}
+	mapOwners(&om, m)
+	return om, nil
 }
 
 // propagation checks that the source's mount can propagate as requested, and

@@ -29,6 +29,11 @@ func (b *builder) setNamespaces(context.Context) error {
 			list = append(list, specs.LinuxNamespace{Type: t, Path: path})
 		}
 	}
+	if u := b.in.Pod.UserNS; u != nil {
+		join(specs.UserNamespace, u.Path)
+		// Runtimes want to know what they find there.
+		b.spec.Linux.UIDMappings, b.spec.Linux.GIDMappings = ociMappings(u.UIDs), ociMappings(u.GIDs)
+	}
 	join(specs.NetworkNamespace, b.in.Pod.NetNS)
 	join(specs.IPCNamespace, b.in.Pod.IPCNS)
 	join(specs.UTSNamespace, b.in.Pod.UTSNS)

@@ -70,6 +70,9 @@ func (b *builder) setUser(context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := b.checkMappedUser(a.field, u); err != nil {
+		return err
+	}
 	b.out.User = u
 	b.spec.Process.User = specs.User{UID: u.UID, GID: u.GID, AdditionalGids: slices.Clone(u.Groups)}
 	return nil

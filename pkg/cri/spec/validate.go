@@ -170,8 +170,8 @@ func validateNamespaces(field string, o *runtimeapi.NamespaceOption, pidModes ..
 	return validateUserns(field+".userns_options", o.GetUsernsOptions())
 }
 
-// validateUserns tells requests that can never be right from those that will
-// be supported later. No options mean the host's user namespace.
+// validateUserns checks options by themselves. None mean the host's user
+// namespace.
 func validateUserns(field string, u *runtimeapi.UserNamespace) error {
 	if u == nil {
 		return nil
@@ -197,7 +197,7 @@ func validateUserns(field string, u *runtimeapi.UserNamespace) error {
 	if u.GetUids()[0].GetLength() != u.GetGids()[0].GetLength() {
 		return invalid(field+".gids", "is not as long as uids")
 	}
-	return notImplemented(field+".mode", "user namespaces of pods are not supported yet")
+	return nil
 }
 
 func validateMapping(field string, mappings []*runtimeapi.IDMapping) error {

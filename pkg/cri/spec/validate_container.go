@@ -144,10 +144,7 @@ func validateMount(field string, m *runtimeapi.Mount) error {
 			return invalid(fmt.Sprintf("%s.mount_options[%d]", field, i), "%s is not one of %s", quote(o), strings.Join(mountOptions, ", "))
 		}
 	}
-	if len(m.GetUidMappings())+len(m.GetGidMappings()) > 0 {
-		return invalid(field+".uidMappings", "needs a pod with a user namespace")
-	}
-	return nil
+	return validateMountMappings(field, m)
 }
 
 func validateImageMount(field string, m *runtimeapi.Mount) error {
@@ -280,6 +277,9 @@ func validateContainerNamespaces(field string, o, pod *runtimeapi.NamespaceOptio
 	}
 	if err := validateNamespaces(field, o, runtimeapi.NamespaceMode_CONTAINER, runtimeapi.NamespaceMode_TARGET); err != nil {
 		return err
+	}
+	if u := o.GetUsernsOptions(); u != nil && !sameUserns(u, pod.GetUsernsOptions()) {
+		return invalid(field+".userns_options", "is not that of the sandbox")
 	}
 	for _, m := range []struct {
 		name           string

@@ -206,6 +206,9 @@ func validateSandboxSecurity(sc *runtimeapi.LinuxSandboxSecurityContext) error {
 	if err := validateNamespaces(field+".namespace_options", sc.GetNamespaceOptions(), runtimeapi.NamespaceMode_CONTAINER); err != nil {
 		return err
 	}
+	if err := validateOwnedNamespaces(field+".namespace_options", sc.GetNamespaceOptions()); err != nil {
+		return err
+	}
 	if err := validateSELinux(field+".selinux_options", sc.GetSelinuxOptions()); err != nil {
 		return err
 	}

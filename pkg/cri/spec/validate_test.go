@@ -123,6 +123,15 @@ func TestValidateSandbox(t *testing.T) {
 		{"userns length", userns(runtimeapi.NamespaceMode_POD, mapping(1, 0, 0), mapping(1, 0, 1)), usr + ".uids[0].length"},
 		{"userns host root", userns(runtimeapi.NamespaceMode_POD, mapping(0, 0, 1), mapping(1, 0, 1)), usr + ".uids[0].host_id"},
 		{"userns end", userns(runtimeapi.NamespaceMode_POD, mapping(1<<32-1, 0, 1), mapping(1, 0, 1)), usr + ".uids[0].length"},
+		{"userns", userns(runtimeapi.NamespaceMode_POD, mapping(100000, 0, 65536), mapping(200000, 0, 65536)), ""},
+		{"userns and the host's processes", func(c *cfg) {
+			userns(runtimeapi.NamespaceMode_POD, mapping(1, 0, 1), mapping(1, 0, 1))(c)
+			sc(c).NamespaceOptions.Pid = runtimeapi.NamespaceMode_NODE
+		}, sec + ".namespace_options.pid"},
+		{"userns and the host's ipc", func(c *cfg) {
+			userns(runtimeapi.NamespaceMode_POD, mapping(1, 0, 1), mapping(1, 0, 1))(c)
+			sc(c).NamespaceOptions.Ipc = runtimeapi.NamespaceMode_NODE
+		}, sec + ".namespace_options.ipc"},
 		{"userns unequal", userns(runtimeapi.NamespaceMode_POD, mapping(1, 0, 2), mapping(1, 0, 1)), usr + ".gids"},
 	}
 	for _, tc := range tests {
@@ -139,11 +148,6 @@ func TestValidateSandbox(t *testing.T) {
 				t.Errorf("error %v is no invalid argument", err)
 			}
 		})
-	}
-	c := proto.CloneOf(testInput(t).Sandbox)
-	userns(runtimeapi.NamespaceMode_POD, mapping(100000, 0, 65536), mapping(100000, 0, 65536))(c)
-	if err := ValidateSandbox(c); !errdefs.IsNotImplemented(err) {
-		t.Errorf("right user namespace: error is %v", err)
 	}
 	wantInvalid(t, ValidateSandbox(nil), "config")
 }

@@ -27,6 +27,8 @@ type Volume struct {
 	Path string
 	// Dir is the host directory.
 	Dir string
+	// UID and GID are who on the host is the container's root.
+	UID, GID int
 }
 
 // maxVolumes bounds what an image can make us mount.
@@ -61,6 +63,7 @@ func (b *builder) planVolumes() ([]specs.Mount, error) {
 			continue
 		}
 		v := Volume{Path: path, Dir: filepath.Join(b.in.VolumesDir, strconv.Itoa(i))}
+		v.UID, v.GID = b.in.Pod.UserNS.Mappings().Root()
 		b.out.Volumes = append(b.out.Volumes, v)
 		mounts = append(mounts, specs.Mount{Destination: path, Type: "bind", Source: v.Dir, Options: []string{"rbind", private, "rw"}})
 	}
@@ -104,7 +107,7 @@ func prepareVolume(ctx context.Context, rootfs string, v Volume) (err error) {
 	if err := os.MkdirAll(v.Dir, 0o755); err != nil {
 		return err
 	}
-	if err := os.Chmod(v.Dir, 0o755); err != nil {
+	if err := errors.Join(os.Chown(v.Dir, v.UID, v.GID), os.Chmod(v.Dir, 0o755)); err != nil {
 		return err
 	}
 	handle, err := pathrs.OpenInRoot(rootfs, v.Path)

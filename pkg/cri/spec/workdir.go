@@ -12,6 +12,8 @@ import (
 
 	pathrs "github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
 // workingDir picks the request's directory, else the image's, else the root.
@@ -63,7 +65,7 @@ func (b *builder) makeWorkingDir(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, root.Close())
 	}
-	dir := ""
+	dir, ids := "", b.in.Pod.UserNS.Mappings()
 	for part := range strings.SplitSeq(strings.TrimPrefix(cwd, "/"), "/") {
 		if part == "" {
 			continue
@@ -72,7 +74,7 @@ func (b *builder) makeWorkingDir(ctx context.Context) error {
 		if err = ctx.Err(); err != nil {
 			break
 		}
-		if err = ensureDir(root, base, dir); err != nil {
+		if err = ensureDir(root, base, dir, ids); err != nil {
 			err = invalid(field, "%s: %v", quote(cwd), err)
 			break
 		}
@@ -82,7 +84,7 @@ func (b *builder) makeWorkingDir(ctx context.Context) error {
 
 // ensureDir opens or makes one directory whose parent exists, and looks where
 // it really is: a link in the image may lead to a directory of the kernel.
-func ensureDir(root *os.File, base, dir string) error {
+func ensureDir(root *os.File, base, dir string, ids *linux.IDMappings) error {
 	handle, err := pathrs.OpenatInRoot(root, dir)
 	made := errors.Is(err, fs.ErrNotExist)
 	if made {
@@ -91,10 +93,10 @@ func ensureDir(root *os.File, base, dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(checkDir(handle, base, made), handle.Close())
+	return errors.Join(checkDir(handle, base, made, ids), handle.Close())
 }
 
-func checkDir(handle *os.File, base string, made bool) error {
+func checkDir(handle *os.File, base string, made bool, ids *linux.IDMappings) error {
 	info, err := handle.Stat()
 	if err != nil {
 		return err
@@ -116,7 +118,10 @@ func checkDir(handle *os.File, base string, made bool) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Chmod(0o755), f.Close())
+	if ids != nil {
+		err = f.Chown(ids.Root())
+	}
+	return errors.Join(err, f.Chmod(0o755), f.Close())
 }
 
 // handlePath is where the kernel says an open file is.

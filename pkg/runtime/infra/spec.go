@@ -39,6 +39,8 @@ type Params struct {
 	// Namespaces to join, by type. Of those not named, the pid and mount
 	// namespace are new and the others the host's.
 	Namespaces map[specs.LinuxNamespaceType]string
+	// UserNS is the user namespace to join; nil is the host's.
+	UserNS *linux.UserNS
 	// OOMScoreAdj, as low as the machine allows.
 	OOMScoreAdj int
 }
@@ -54,11 +56,18 @@ func Spec(p Params) *specs.Spec {
 	for kind, path := range p.Namespaces {
 		namespaces = append(namespaces, specs.LinuxNamespace{Type: kind, Path: path})
 	}
+	id := uint32(nobody)
+	var uids, gids []specs.LinuxIDMapping
+	if p.UserNS != nil {
+		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: p.UserNS.Path})
+		uids, gids = mappings(p.UserNS.UIDs), mappings(p.UserNS.GIDs)
+		id = min(id, uids[0].Size-1, gids[0].Size-1)
+	}
 	return &specs.Spec{
 		Version: p.OCIVersion,
 		Root:    &specs.Root{Path: p.RootDir, Readonly: true},
 		Process: &specs.Process{
-			User:            specs.User{UID: nobody, GID: nobody},
+			User:            specs.User{UID: id, GID: id},
 			Args:            []string{initPath},
 			Cwd:             "/",
 			NoNewPrivileges: true,
@@ -70,8 +79,22 @@ func Spec(p Params) *specs.Spec {
 		},
 		Linux: &specs.Linux{
 			Namespaces:  namespaces,
+			UIDMappings: uids,
+			GIDMappings: gids,
 			CgroupsPath: p.CgroupsPath,
 			Resources:   &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
 		},
 	}
 }
+
+func mappings(maps []linux.IDMap) []specs.LinuxIDMapping {
+	all := make([]specs.LinuxIDMapping, len(maps))
+	for i, m := range maps {
+		all[i] = specs.LinuxIDMapping{ContainerID: m.ContainerID, HostID: m.HostID, Size: m.Length}
+	}
+	return all
+}
+
+// Path is where Install puts the init below dir. It needs nothing else there,
+// and waits until it is killed.
+func Path(dir string) string { return filepath.Join(dir, initPath) }
