@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -23,11 +21,15 @@ import (
 const drainTime = 2 * time.Second
 
 // Exec runs a process in the running container and waits for it. Its output
-// comes straight to the writers, which are not used any more when Exec returns.
-// When ctx ends first, the process and everything it started is dead before
-// Exec returns, with the cause of ctx as the error. The exit code is that of
-// the process, 128+n where signal n ended it; a process that could not be
-// started is an error.
+// comes straight to the writers. When ctx ends first, the process and
+// everything it started is dead before Exec returns, with the cause of ctx as
+// the error. The exit code is that of the process, 128+n where signal n ended
+// it; a process that could not be started is an error. Streams.TTY decides
+// whether the process gets a terminal, whatever process says.
+//
+// Exec ends with the process: it waits neither for Stdin nor, for long, for
+// what the process left behind with its output open. A writer that fails is to
+// the process a pipe without a reader, or a terminal that hung up.
 func (c *Container) Exec(ctx context.Context, process *specs.Process, s Streams) (code int, err error) {
 	if err := c.expect(Running); err != nil {
 		return 0, err
@@ -46,12 +48,8 @@ func (c *Container) Exec(ctx context.Context, process *specs.Process, s Streams)
 		return 0, fmt.Errorf("create directory of the exec: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	argv, err := runtime.ExecCommand(c.id, dir, process)
-	if err != nil {
-		return 0, err
-	}
-	request := monitor.ExecRequest{Argv: argv, PidFile: oci.PidFile(dir), Env: oci.Environment(), HideUnifiedCgroup: runtime.HideUnified()}
-	status, err := c.m.execWithOutput(ctx, request, s.Stdout, s.Stderr)
+	e := &execution{m: c.m, id: c.id, runtime: runtime, dir: dir, process: *process, streams: s}
+	status, err := e.run(ctx)
 	if _, ok := errors.AsType[*monitor.CreateError](err); ok {
 		return 0, runtime.ExecError(dir, err)
 	}
@@ -68,67 +66,77 @@ func (c *Container) Exec(ctx context.Context, process *specs.Process, s Streams)
 	return status.ExitStatus(), nil
 }
 
-// execWithOutput gives the process pipes and empties them.
-func (m *Manager) execWithOutput(ctx context.Context, request monitor.ExecRequest, stdout, stderr io.Writer) (status unix.WaitStatus, err error) {
-	null, err := os.Open(os.DevNull)
+// execution is one exec under way.
+type execution struct {
+	m       *Manager
+	id      string
+	runtime *oci.Runtime
+	dir     string
+	process specs.Process
+	streams Streams
+}
+
+func (e *execution) run(ctx context.Context) (unix.WaitStatus, error) {
+	e.process.Terminal = e.streams.TTY
+	if e.streams.TTY {
+		return e.runInTerminal(ctx)
+	}
+	return e.runWithPipes(ctx)
+}
+
+// start has the monitor run the process with stdio and waits for its end.
+func (e *execution) start(ctx context.Context, stdio [3]*os.File, consoleSocket string) (unix.WaitStatus, error) {
+	argv, err := e.runtime.ExecCommand(e.id, e.dir, &e.process, consoleSocket)
+	if err != nil {
+		return 0, err
+	}
+	return e.m.monitor.Exec(ctx, monitor.ExecRequest{
+		Argv: argv, PidFile: oci.PidFile(e.dir), Env: oci.Environment(), HideUnifiedCgroup: e.runtime.HideUnified(),
+	}, stdio)
+}
+
+// runWithPipes gives the process pipes, and moves bytes through them.
+func (e *execution) runWithPipes(ctx context.Context) (status unix.WaitStatus, err error) {
+	p := &pipes{}
+	defer func() { err = errors.Join(err, p.close()) }()
+	if err := p.open(e.streams); err != nil {
+		return 0, err
+	}
+	status, err = e.start(ctx, p.process, "")
+	return status, errors.Join(err, p.drain())
+}
+
+// runInTerminal gives the process a terminal, whose master comes from the OCI
+// runtime.
+func (e *execution) runInTerminal(ctx context.Context) (status unix.WaitStatus, err error) {
+	console, err := monitor.NewConsole(e.dir, e.id)
+	if err != nil {
+		return 0, fmt.Errorf("listen for terminal: %w", err)
+	}
+	defer func() { err = errors.Join(err, console.Close()) }()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, null.Close()) }()
-	out, err := newOutput(stdout)
+	t := newTerminal(e.streams)
+	if t.size != (Size{}) {
+		e.process.ConsoleSize = &specs.Box{Width: uint(t.size.Width), Height: uint(t.size.Height)}
+	}
+	connectCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	connected := make(chan error, 1)
+	go func() { connected <- t.connect(connectCtx, console) }()
+	status, err = e.start(ctx, [3]*os.File{null, null, null}, console.Path())
 	if err != nil {
-		return 0, err
+		cancel()
 	}
-	defer func() { err = errors.Join(err, out.close()) }()
-	errs, err := newOutput(stderr)
-	if err != nil {
-		return 0, err
+	// A process that ran has its terminal on the way to us.
+	patience := time.AfterFunc(drainTime, cancel)
+	connectErr := <-connected
+	patience.Stop()
+	if err == nil {
+		err = connectErr
 	}
-	defer func() { err = errors.Join(err, errs.close()) }()
-
-	var copying sync.WaitGroup
-	copying.Go(out.copy)
-	copying.Go(errs.copy)
-	status, err = m.monitor.Exec(ctx, request, [3]*os.File{null, out.write, errs.write})
-	err = errors.Join(err, out.finish(), errs.finish())
-	copying.Wait()
-	return status, err
-}
-
-// output is one stream of a process on its way to a writer.
-type output struct {
-	read, write *os.File
-	to          io.Writer
-}
-
-func newOutput(to io.Writer) (*output, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("create pipe: %w", err)
-	}
-	return &output{read: r, write: w, to: to}, nil
-}
-
-// copy ends with the last holder of the other end, or when finish says so.
-// Errors end it too: the process has no reader then, as with any pipe.
-func (o *output) copy() {
-	if o.to == nil {
-		o.to = io.Discard
-	}
-	_, _ = io.Copy(o.to, o.read)
-}
-
-// finish lets go of our copy of the process's end, and limits how much longer
-// what the process left behind is listened to.
-func (o *output) finish() error {
-	err := o.write.Close()
-	o.write = nil
-	return errors.Join(err, o.read.SetReadDeadline(time.Now().Add(drainTime)))
-}
-
-func (o *output) close() error {
-	if o.write == nil {
-		return o.read.Close()
-	}
-	return errors.Join(o.read.Close(), o.write.Close())
+	return status, errors.Join(err, t.drain())
 }

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A console receives a pseudo-terminal's master from the OCI runtime over a
+// A Console receives a pseudo-terminal's master from the OCI runtime over a
 // socket, as the runtime specification's --console-socket has it.
-type console struct {
+type Console struct {
 	listener *net.UnixListener
 	dir      *os.File
 	name     string
@@ -23,43 +23,40 @@ type console struct {
 
 const consoleTime = 5 * time.Second
 
-// newConsole listens in dir. The path for the runtime goes through /proc: the
+// NewConsole listens in dir, where no two consoles may have the same id. The path for the runtime goes through /proc: the
 // address of a unix socket has room for 107 bytes only.
-func newConsole(dir, id string) (*console, error) {
+func NewConsole(dir, id string) (*Console, error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	c := &console{dir: d, name: "console-" + strconv.FormatUint(hashID(id), 36)}
+	c := &Console{dir: d, name: "console-" + strconv.FormatUint(hashID(id), 36)}
 	if err := os.Remove(filepath.Join(dir, c.name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, errors.Join(err, d.Close())
 	}
-	c.listener, err = net.ListenUnix("unix", &net.UnixAddr{Name: c.path(), Net: "unix"})
+	c.listener, err = net.ListenUnix("unix", &net.UnixAddr{Name: c.Path(), Net: "unix"})
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return c, nil
 }
 
-func (c *console) path() string {
+// Path is what the OCI runtime gets as --console-socket.
+func (c *Console) Path() string {
 	return fmt.Sprintf("/proc/%d/fd/%d/%s", os.Getpid(), c.dir.Fd(), c.name)
 }
 
-// receive waits for the master, which the caller must close.
-func (c *console) receive(ctx context.Context) (int, error) {
-	deadline := time.Now().Add(consoleTime)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
-	}
-	if err := c.listener.SetDeadline(deadline); err != nil {
-		return -1, err
-	}
+// Receive waits for the master, a nonblocking descriptor that the caller must
+// close, until ctx ends.
+func (c *Console) Receive(ctx context.Context) (int, error) {
+	stop := context.AfterFunc(ctx, func() { _ = c.listener.SetDeadline(time.Now()) }) // it is open until stop
+	defer stop()
 	socket, err := c.listener.AcceptUnix()
 	if err != nil {
 		return -1, fmt.Errorf("receive terminal from OCI runtime: %w", err)
 	}
 	defer func() { _ = socket.Close() }() // nothing is sent on it
-	if err := socket.SetDeadline(deadline); err != nil {
+	if err := socket.SetDeadline(time.Now().Add(consoleTime)); err != nil {
 		return -1, err
 	}
 	rights := &rightsReader{socket: socket}
@@ -78,8 +75,8 @@ func (c *console) receive(ctx context.Context) (int, error) {
 	return fds[0], nil
 }
 
-// close removes the socket.
-func (c *console) close() error {
+// Close removes the socket.
+func (c *Console) Close() error {
 	return errors.Join(c.listener.Close(), c.dir.Close())
 }
 

@@ -67,7 +67,7 @@ type creation struct {
 	stdio [3]int
 	// output is what the runtime of a container with a terminal writes to.
 	output  *os.File
-	console *console
+	console *Console
 	newLog  bool
 	since   uint64
 	started bool
@@ -110,11 +110,7 @@ func (n *creation) run(ctx context.Context) error {
 		return err
 	}
 	if n.console != nil {
-		fd, err := n.console.receive(ctx)
-		if err != nil {
-			return err
-		}
-		if err := <-n.c.setTTY(fd); err != nil {
+		if err := n.receiveTTY(ctx); err != nil {
 			return err
 		}
 	}
@@ -123,6 +119,16 @@ func (n *creation) run(ctx context.Context) error {
 	}
 	n.c.pump.release()
 	return nil
+}
+
+func (n *creation) receiveTTY(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, consoleTime)
+	defer cancel()
+	fd, err := n.console.Receive(ctx)
+	if err != nil {
+		return err
+	}
+	return <-n.c.setTTY(fd)
 }
 
 // prepare makes everything that has to exist before the runtime starts.
@@ -194,7 +200,7 @@ func (n *creation) prepareTTY() error {
 			return os.NewSyscallError("duplicate memfd", err)
 		}
 	}
-	n.console, err = newConsole(n.m.dir, n.req.ID)
+	n.console, err = NewConsole(n.m.dir, n.req.ID)
 	return err
 }
 
@@ -204,7 +210,7 @@ func (n *creation) runRuntime(ctx context.Context) error {
 	if n.console != nil {
 		// Behind the word, because runc takes no options behind its argument.
 		at := slices.Index(argv, "create") + 1
-		argv = slices.Insert(slices.Clone(argv), at, "--console-socket", n.console.path())
+		argv = slices.Insert(slices.Clone(argv), at, "--console-socket", n.console.Path())
 	}
 	exited := make(chan unix.WaitStatus, 1)
 	job := spawnJob{
@@ -288,7 +294,7 @@ func (n *creation) closeRest() {
 	n.closeStdio()
 	var errs []error
 	if n.console != nil {
-		errs = append(errs, n.console.close())
+		errs = append(errs, n.console.Close())
 	}
 	if n.output != nil {
 		errs = append(errs, n.output.Close())

@@ -16,8 +16,9 @@ import (
 
 // ExecCommand prepares one more process in a container: it writes the process
 // to dir, a private directory of this exec, and returns the command line that
-// starts it and leaves it to the caller, a child subreaper.
-func (r *Runtime) ExecCommand(id, dir string, process *specs.Process) ([]string, error) {
+// starts it and leaves it to the caller, a child subreaper. A process with a
+// terminal has its master sent to consoleSocket.
+func (r *Runtime) ExecCommand(id, dir string, process *specs.Process, consoleSocket string) ([]string, error) {
 	document, err := json.Marshal(process)
 	if err != nil {
 		return nil, fmt.Errorf("encode process: %w", err)
@@ -26,7 +27,11 @@ func (r *Runtime) ExecCommand(id, dir string, process *specs.Process) ([]string,
 	if err := linux.WriteFileAtomic(processFile, document, 0o600, linux.SurviveProcess); err != nil {
 		return nil, err
 	}
-	return append(r.command(execLog(dir)), "exec", "--detach", "--process", processFile, "--pid-file", PidFile(dir), id), nil
+	argv := append(r.command(execLog(dir)), "exec", "--detach", "--process", processFile, "--pid-file", PidFile(dir))
+	if process.Terminal {
+		argv = append(argv, "--console-socket", consoleSocket)
+	}
+	return append(argv, id), nil
 }
 
 // PidFile is where the process of an exec in dir has its pid.
