@@ -138,5 +138,6 @@ func (e *execution) runInTerminal(ctx context.Context) (status unix.WaitStatus, 
 	if err == nil {
 		err = connectErr
 	}
-	return status, errors.Join(err, t.drain())
+	t.drain()
+	return status, err
 }
