@@ -17,8 +17,10 @@ import (
 
 	"github.com/cri-node/cri-node/cmd/cri-node/config"
 	"github.com/cri-node/cri-node/pkg/cri"
+	"github.com/cri-node/cri-node/pkg/cri/cdi"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/runtime"
+	"github.com/cri-node/cri-node/pkg/runtime/hooks"
 	"github.com/cri-node/cri-node/pkg/runtime/infra"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 	"github.com/cri-node/cri-node/pkg/runtime/monitor"
@@ -143,6 +145,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		return nil, fmt.Errorf("recover sandboxes: %w", err)
 	}
 	n.server = cri.New(ctx, cri.Config{
+		CDI: cdi.New(cfg.Runtime.CDIDirs), Hooks: hooks.Open(cfg.Runtime.HooksDirs),
 		Images: images, Sandboxes: sandboxes, Containers: containers, Network: net, Cgroups: cgroups,
 		Handlers: handlers, DefaultHandler: n.defaultHandler,
 		Root: cfg.Root, State: cfg.State, Version: version,

@@ -9,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	"github.com/cri-node/cri-node/pkg/cri/cdi"
 	"github.com/cri-node/cri-node/pkg/cri/spec"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/runtime"
@@ -26,6 +27,9 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 	st := sb.Status()
 	view := s.sandboxView(&st)
 	if err := spec.ValidateContainer(r.GetConfig(), view.Config); err != nil {
+		return nil, err
+	}
+	if _, err := cdi.Requested(r.GetConfig()); err != nil {
 		return nil, err
 	}
 	m := r.GetConfig().GetMetadata()
@@ -153,7 +157,7 @@ func (s *Server) createOptions(ctx context.Context, c *runtime.Container, st *sa
 	if err := spec.PrepareVolumes(ctx, c.RootfsPath(), out.Volumes); err != nil {
 		return runtime.CreateOptions{}, err
 	}
-	if err := s.addEdits(ctx, &edits{container: config, sandbox: s.sandboxView(st).Config, spec: out.Spec}); err != nil {
+	if err := s.addEdits(&edits{container: config, sandbox: s.sandboxView(st).Config, spec: out.Spec}); err != nil {
 		return runtime.CreateOptions{}, err
 	}
 	request, err := newContainerView(volumes.report(config), img, out).encode()

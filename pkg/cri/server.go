@@ -15,8 +15,10 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	"github.com/cri-node/cri-node/pkg/cri/cdi"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/runtime"
+	"github.com/cri-node/cri-node/pkg/runtime/hooks"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 	"github.com/cri-node/cri-node/pkg/runtime/oci"
 	"github.com/cri-node/cri-node/pkg/sandbox"
@@ -42,6 +44,9 @@ type Config struct {
 	Containers *runtime.Manager
 	Network    Network
 	Cgroups    *linux.Cgroups
+	// CDI has the devices, and Hooks the OCI hooks, of the machine; nil is none.
+	CDI   *cdi.Registry
+	Hooks *hooks.Dirs
 	// Handlers are the OCI runtimes by name; DefaultHandler is the one for
 	// requests that name none.
 	Handlers       map[string]*oci.Runtime

@@ -77,6 +77,8 @@ type Runtime struct {
 	DefaultEnv          []string           `toml:"default_env"`
 	MaxLogLine          Size               `toml:"max_log_line"`
 	CreateTimeout       Duration           `toml:"create_timeout"`
+	CDIDirs             []string           `toml:"cdi_dirs"`
+	HooksDirs           []string           `toml:"hooks_dirs"`
 	DefaultSysctls      map[string]string  `toml:"default_sysctls"`
 	Handlers            map[string]Handler `toml:"handlers"`
 }

@@ -244,6 +244,8 @@ func TestMistakesNameFileLineAndKey(t *testing.T) {
 		{"env", "runtime.default_env = ['=x']", ":1: runtime.default_env: "},
 		{"pids", "runtime.pids_limit = -1", ":1: runtime.pids_limit: "},
 		{"log line", "runtime.max_log_line = '8MiB'", ":1: runtime.max_log_line: "},
+		{"relative CDI directory", "[runtime]\ncdi_dirs = ['etc/cdi']", ":2: runtime.cdi_dirs: "},
+		{"relative hooks directory", "[runtime]\nhooks_dirs = ['/a', 'b']", ":2: runtime.hooks_dirs: "},
 		{"sysctl name", "[runtime.default_sysctls]\n'../x' = '1'", ":2: runtime.default_sysctls.../x: "},
 		{"sysctl in an inline table", "[runtime]\ndefault_sysctls = {'net' = '1'}", ":2: runtime.default_sysctls.net: "},
 		{"handler name", "[runtime.handlers.Kata]\npath = '/k'", ":1: runtime.handlers.Kata: "},

@@ -176,6 +176,8 @@ func (v *validator) runtime(r Runtime) {
 		"runtime.max_log_line", "is %s, want 256 bytes to 1MiB", r.MaxLogLine)
 	v.require(r.CreateTimeout.Duration >= time.Second,
 		"runtime.create_timeout", "is %s, want 1s or more", r.CreateTimeout)
+	v.absolutePaths("runtime.cdi_dirs", r.CDIDirs)
+	v.absolutePaths("runtime.hooks_dirs", r.HooksDirs)
 	for _, name := range slices.Sorted(maps.Keys(r.DefaultSysctls)) {
 		value := r.DefaultSysctls[name]
 		key := "runtime.default_sysctls." + name
