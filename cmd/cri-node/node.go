@@ -19,6 +19,7 @@ import (
 	"github.com/cri-node/cri-node/pkg/cri"
 	"github.com/cri-node/cri-node/pkg/cri/cdi"
 	"github.com/cri-node/cri-node/pkg/image"
+	"github.com/cri-node/cri-node/pkg/image/signature"
 	"github.com/cri-node/cri-node/pkg/runtime"
 	"github.com/cri-node/cri-node/pkg/runtime/hooks"
 	"github.com/cri-node/cri-node/pkg/runtime/infra"
@@ -92,6 +93,10 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	if err != nil {
 		return nil, err
 	}
+	policy, err := signature.Load(cfg.Image.SignatureRules())
+	if err != nil {
+		return nil, fmt.Errorf("image.signatures: %w", err)
+	}
 	images, err := image.Open(ctx, image.Config{
 		Root:              filepath.Join(cfg.Root, "image"),
 		CertsDirs:         cfg.Image.CertsDirs,
@@ -100,6 +105,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		MaxParallelLayers: cfg.Image.MaxParallelLayers,
 		ProgressTimeout:   cfg.Image.ProgressTimeout.Duration,
 		PinnedImages:      cfg.Image.Pinned,
+		Policy:            policy,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/cri-node/cri-node/cmd/cri-node/config"
 	"github.com/cri-node/cri-node/pkg/cri"
+	"github.com/cri-node/cri-node/pkg/image/signature"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
@@ -229,6 +230,11 @@ func reload(ctx context.Context, o serveOptions, n *node) error {
 	if err := o.setLogLevel(cfg.Log.Level); err != nil {
 		return err
 	}
+	policy, err := signature.Load(cfg.Image.SignatureRules())
+	if err != nil {
+		return err
+	}
+	n.images.SetPolicy(policy)
 	n.server.SetOptions(options(cfg))
 	return nil
 }
@@ -236,7 +242,7 @@ func reload(ctx context.Context, o serveOptions, n *node) error {
 // reloadable reports whether a key takes effect by a reload.
 func reloadable(key string) bool {
 	switch key {
-	case "log.level", "runtime.default_capabilities", "runtime.default_env", "runtime.pids_limit", "runtime.seccomp_default":
+	case "image.signatures", "log.level", "runtime.default_capabilities", "runtime.default_env", "runtime.pids_limit", "runtime.seccomp_default":
 		return true
 	}
 	return false

@@ -25,13 +25,24 @@ type PullRequest struct {
 	Ref string
 	// Auth is the credentials that came with the request, nil for none.
 	Auth *Auth
+	// Namespace is that of the pod the image is for, where that is known. The
+	// signature policy may have rules for it.
+	Namespace string
+}
+
+// pullRequest is a PullRequest that has been parsed.
+type pullRequest struct {
+	named     reference.Named
+	auth      *Auth
+	namespace string
 }
 
 // pullKey says which pulls are the same. It holds credentials, so that nobody
-// gets an image through the rights of another; it must not be printed.
+// gets an image through the rights of another; it must not be printed. And it
+// holds the namespace, which may have a signature policy of its own.
 type pullKey struct {
-	ref  string
-	auth Auth
+	ref, namespace string
+	auth           Auth
 }
 
 // layerKey says which layers are the same work.
@@ -77,12 +88,12 @@ func (s *Store) Pull(ctx context.Context, r PullRequest) (string, error) {
 		return "", err
 	}
 	defer done()
-	key := pullKey{ref: named.String()}
+	key := pullKey{ref: named.String(), namespace: r.Namespace}
 	if r.Auth != nil {
 		key.auth = *r.Auth
 	}
 	id, err := s.pulls.do(ctx, s.ctx, &s.work, key, func(ctx context.Context) (string, error) {
-		id, err := s.pull(ctx, named, r.Auth)
+		id, err := s.pull(ctx, pullRequest{named: named, auth: r.Auth, namespace: r.Namespace})
 		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
@@ -91,22 +102,25 @@ func (s *Store) Pull(ctx context.Context, r PullRequest) (string, error) {
 	if err == nil {
 		return id, nil
 	}
-	if errors.Is(err, ErrRegistryUnavailable) {
-		// The token has to be the first word and should be the only one.
-		text := strings.ReplaceAll(err.Error(), ErrRegistryUnavailable.Error()+": ", "")
-		return "", fmt.Errorf("%w: pull image %s: %s", ErrRegistryUnavailable, named, text)
+	for _, token := range []error{ErrSignature, ErrRegistryUnavailable} {
+		if errors.Is(err, token) {
+			// The token has to be the first word and should be the only one.
+			text := strings.ReplaceAll(err.Error(), token.Error()+": ", "")
+			return "", fmt.Errorf("%w: pull image %s: %s", token, named, text)
+		}
 	}
 	return "", fmt.Errorf("pull image %s: %w", named, err)
 }
 
 // pull is one run of a pull, shared by all who asked for it.
-func (s *Store) pull(ctx context.Context, named reference.Named, auth *Auth) (digest.Digest, error) {
+func (s *Store) pull(ctx context.Context, r pullRequest) (digest.Digest, error) {
+	named := r.named
 	session, err := registry.NewSession(ctx, registry.Config{
 		CertsDirs:     s.config.CertsDirs,
 		AuthFiles:     s.config.AuthFiles,
 		TrustedRealms: s.config.TrustedRealms,
 		HelperTimeout: s.config.HelperTimeout,
-	}, named, auth)
+	}, named, r.auth)
 	if err != nil {
 		return "", err
 	}
@@ -128,6 +142,9 @@ func (s *Store) pull(ctx context.Context, named reference.Named, auth *Auth) (di
 		}
 	} else {
 		refs = append(refs, reference.TrimNamed(named).String()+"@"+root.Digest.String())
+	}
+	if err := s.verify(ctx, session, r, root); err != nil {
+		return "", err
 	}
 	if id, ok := s.known(refs); ok {
 		return id, nil

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cri-node/cri-node/pkg/image/layer"
 	"github.com/cri-node/cri-node/pkg/image/registry"
+	"github.com/cri-node/cri-node/pkg/image/signature"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
@@ -43,6 +44,10 @@ type Config struct {
 	// Limits bound what one layer may unpack to, and MaxBytes what the files
 	// of an artifact take together. The zero value has the defaults of package
 	// layer.
+	// Policy says what images must carry; nil accepts all.
+	Policy *signature.Policy
+	// Limits bound what one layer may unpack to. The zero value has the
+	// defaults of package layer.
 	Limits layer.Options
 	// Platform chooses from an index. Default: that of this machine.
 	Platform platforms.MatchComparer
@@ -78,6 +83,7 @@ type Store struct {
 	names      sync.Mutex
 	partial    atomic.Int64 // bytes of unfinished downloads
 	buffers    sync.Pool
+	policy     atomic.Pointer[signature.Policy]
 	// legacyMount forces mount(2) where the kernel has fsopen(2), for tests.
 	legacyMount bool
 	// idmap is set once, by ProbeIDMap.
@@ -138,6 +144,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		blobs:    map[digest.Digest]*blobEntry{},
 		rootfses: map[string]*rootfsEntry{},
 	}
+	s.policy.Store(c.Policy)
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := s.makeDirs(); err != nil {
 		return nil, err

@@ -53,6 +53,8 @@ type Image struct {
 	MaxParallelLayers int      `toml:"max_parallel_layers"`
 	ProgressTimeout   Duration `toml:"progress_timeout"`
 	Pinned            []string `toml:"pinned"`
+
+	Signatures []Signature `toml:"signatures"`
 }
 
 // Network is the section about CNI.

@@ -29,6 +29,7 @@ func (c *Config) Validate() error {
 	v.server(c.Server)
 	v.log(c.Log)
 	v.image(c.Image)
+	v.signatures(c.Image)
 	v.network(c.Network)
 	v.runtime(c.Runtime)
 	v.handlers(c.Runtime)
