@@ -41,13 +41,11 @@ type Config struct {
 	// PinnedImages are names, with * for any characters, of images that the
 	// garbage collection of the kubelet must leave alone.
 	PinnedImages []string
+	// Policy says what images must carry; nil accepts all.
+	Policy *signature.Policy
 	// Limits bound what one layer may unpack to, and MaxBytes what the files
 	// of an artifact take together. The zero value has the defaults of package
 	// layer.
-	// Policy says what images must carry; nil accepts all.
-	Policy *signature.Policy
-	// Limits bound what one layer may unpack to. The zero value has the
-	// defaults of package layer.
 	Limits layer.Options
 	// Platform chooses from an index. Default: that of this machine.
 	Platform platforms.MatchComparer
