@@ -32,6 +32,7 @@ func (s *Server) startInfra(ctx context.Context, st sandbox.Status, handler *oci
 		CgroupsPath: cgroupsPath,
 		Namespaces:  podNamespaces(st.Namespaces),
 		UserNS:      userNS(&st),
+		ReadsUserNS: handler.Features().ReadsUserNS,
 		OOMScoreAdj: max(infraOOMScore, s.host.oomScoreFloor),
 	})})
 	if err != nil {

@@ -19,14 +19,17 @@ import (
 // of each stage.
 func TestCrashInCreate(t *testing.T) {
 	stages := []Stage{"record", StageNamespaces, StageFiles, StageNetwork}
-	for _, host := range []bool{false, true} {
+	for _, kind := range []string{"own", "host", "mapped"} {
 		for i := range stages {
 			for _, effect := range []bool{false, true} {
-				t.Run(fmt.Sprint(stages[i], " effect ", effect, " host ", host), func(t *testing.T) {
+				t.Run(fmt.Sprint(stages[i], " effect ", effect, " ", kind), func(t *testing.T) {
 					n := newNode(t)
 					m := n.start(t)
 					p := params("x")
-					p.HostNetwork, p.HostIPC = host, host
+					p.HostNetwork, p.HostIPC = kind == "host", kind == "host"
+					if kind == "mapped" {
+						p.UserNS = mappedIDs()
+					}
 					s := newSandbox(m, Status{ID: "x", Params: p, State: Creating, CreatedAt: time.Now()})
 					if err := os.Mkdir(m.recordDir("x"), 0o700); err != nil {
 						t.Fatal(err)
@@ -53,11 +56,15 @@ func TestCrashInCreate(t *testing.T) {
 
 // A crash of Stop, wherever it happens, is finished.
 func TestCrashInStop(t *testing.T) {
-	for _, step := range []string{"recorded", "detached", "one pin gone", "pins gone"} {
+	for _, step := range []string{"recorded", "detached", "one pin gone", "pins gone", "user namespace's pin gone"} {
 		t.Run(step, func(t *testing.T) {
 			n := newNode(t)
 			m := n.start(t)
-			s := ready(t, m, "x", params("x"))
+			p := params("x")
+			if step == "user namespace's pin gone" {
+				p.UserNS = mappedIDs()
+			}
+			s := ready(t, m, "x", p)
 			s.update(func(st *Status) { st.State = NotReady })
 			if err := s.saveStopped(); err != nil {
 				t.Fatal(err)
@@ -70,6 +77,10 @@ func TestCrashInStop(t *testing.T) {
 			switch step {
 			case "one pin gone":
 				if err := linux.Unmount(s.Status().Namespaces.IPC); err != nil {
+					t.Fatal(err)
+				}
+			case "user namespace's pin gone":
+				if err := linux.Unmount(s.Status().Namespaces.User); err != nil {
 					t.Fatal(err)
 				}
 			case "pins gone":
@@ -139,7 +150,7 @@ const crashChildEnv = "SANDBOX_TEST_CRASH_CHILD"
 func crashChild() {
 	ctx := context.Background()
 	dir := os.Getenv(crashChildEnv)
-	m := NewManager(Config{Root: dir + "/root", State: dir + "/state", Network: &fakeNetwork{}})
+	m := NewManager(Config{Root: dir + "/root", State: dir + "/state", Network: &fakeNetwork{}, Holder: holder})
 	if err := m.Recover(ctx); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -147,7 +158,11 @@ func crashChild() {
 	fmt.Println("up")
 	for i := 0; ; i++ {
 		id := fmt.Sprint("k", i)
-		s, err := m.Create(ctx, id, params(id))
+		p := params(id)
+		if i%2 > 0 {
+			p.UserNS = mappedIDs()
+		}
+		s, err := m.Create(ctx, id, p)
 		if err == nil {
 			err = s.MarkReady(ctx)
 		}

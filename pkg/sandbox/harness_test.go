@@ -125,6 +125,7 @@ func newNode(t testing.TB) *node {
 		Root:            filepath.Join(dir, "root"),
 		State:           filepath.Join(dir, "state"),
 		Network:         f,
+		Holder:          holder,
 		TeardownTimeout: 10 * time.Second,
 		DetachTimeout:   5 * time.Second,
 	}}
@@ -164,6 +165,16 @@ func (n *node) clean(t testing.TB, m *Manager) {
 	defer m.mu.RUnlock()
 	if len(m.byID)+len(m.byKey)+len(m.owed) > 0 {
 		t.Errorf("manager still knows %v %v, owes %v", m.byID, m.byKey, m.owed)
+	}
+}
+
+// holder waits in a user namespace.
+var holder = []string{"/bin/sleep", "3600"}
+
+func mappedIDs() *UserNS {
+	return &UserNS{
+		UIDs: []IDMap{{HostID: 200000, Length: 65536}},
+		GIDs: []IDMap{{HostID: 300000, Length: 65536}},
 	}
 }
 

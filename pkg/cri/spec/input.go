@@ -101,6 +101,9 @@ type Runtime struct {
 	OCIVersion string
 	// RRO and IDMap are whether recursive read-only and ID-mapped mounts work.
 	RRO, IDMap bool
+	// ReadsUserNS: it finds out itself what is mapped in a user namespace that
+	// a container joins, and does not want to be told.
+	ReadsUserNS bool
 	// MountOptions are the options it knows; nil means that it did not say.
 	MountOptions []string
 	// MinMemory is the least memory its init survives in. Zero means

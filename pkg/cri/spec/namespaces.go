@@ -31,8 +31,9 @@ func (b *builder) setNamespaces(context.Context) error {
 	}
 	if u := b.in.Pod.UserNS; u != nil {
 		join(specs.UserNamespace, u.Path)
-		// Runtimes want to know what they find there.
-		b.spec.Linux.UIDMappings, b.spec.Linux.GIDMappings = ociMappings(u.UIDs), ociMappings(u.GIDs)
+		if !b.in.Runtime.ReadsUserNS {
+			b.spec.Linux.UIDMappings, b.spec.Linux.GIDMappings = ociMappings(u.UIDs), ociMappings(u.GIDs)
+		}
 	}
 	join(specs.NetworkNamespace, b.in.Pod.NetNS)
 	join(specs.IPCNamespace, b.in.Pod.IPCNS)

@@ -134,6 +134,9 @@ func (b *builder) checkMappedUser(field string, u User) error {
 	return nil
 }
 
+// runtimeDevices are what every container's /dev gets from the OCI runtime.
+var runtimeDevices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"}
+
 // bindDevices turns device nodes into mounts of the host's where there is a
 // user namespace, in which nobody can make a node. Owners stay the host's. It
 // comes before the mounts are sorted.
@@ -143,6 +146,9 @@ func (b *builder) bindDevices() []specs.Mount {
 	}
 	var mounts []specs.Mount
 	for _, d := range b.spec.Linux.Devices {
+		if slices.Contains(runtimeDevices, d.Path) {
+			continue
+		}
 		mounts = append(mounts, specs.Mount{
 			Destination: d.Path, Type: "bind", Source: b.devices.sources[d.Path], Options: []string{"bind", private, "rw", "nosuid", "noexec"},
 		})

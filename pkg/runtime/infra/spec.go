@@ -39,8 +39,10 @@ type Params struct {
 	// Namespaces to join, by type. Of those not named, the pid and mount
 	// namespace are new and the others the host's.
 	Namespaces map[specs.LinuxNamespaceType]string
-	// UserNS is the user namespace to join; nil is the host's.
-	UserNS *linux.UserNS
+	// UserNS is the user namespace to join; nil is the host's. ReadsUserNS is
+	// the runtime's feature of this name.
+	UserNS      *linux.UserNS
+	ReadsUserNS bool
 	// OOMScoreAdj, as low as the machine allows.
 	OOMScoreAdj int
 }
@@ -60,8 +62,10 @@ func Spec(p Params) *specs.Spec {
 	var uids, gids []specs.LinuxIDMapping
 	if p.UserNS != nil {
 		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: p.UserNS.Path})
-		uids, gids = mappings(p.UserNS.UIDs), mappings(p.UserNS.GIDs)
-		id = min(id, uids[0].Size-1, gids[0].Size-1)
+		id = min(id, p.UserNS.UIDs[0].Length-1, p.UserNS.GIDs[0].Length-1)
+		if !p.ReadsUserNS {
+			uids, gids = mappings(p.UserNS.UIDs), mappings(p.UserNS.GIDs)
+		}
 	}
 	return &specs.Spec{
 		Version: p.OCIVersion,

@@ -45,6 +45,9 @@ type Features struct {
 	RecursiveReadOnly bool
 	// IDMap: it can idmap mounts.
 	IDMap bool
+	// ReadsUserNS: it reads the mappings of a user namespace that it is given
+	// the path of, and complains about a spec that has them too.
+	ReadsUserNS bool
 	// MountOptions it knows, as its features command lists them.
 	MountOptions []string
 }
@@ -83,6 +86,7 @@ func Open(ctx context.Context, c Config) (*Runtime, error) {
 	// crun does not support hybrid machines; runc does.
 	r.hide = c.HideUnified && strings.HasPrefix(first, "crun")
 	r.release = strings.HasPrefix(first, "runc version")
+	r.features.ReadsUserNS = r.release
 	r.askFeatures(ctx)
 	return r, nil
 }
