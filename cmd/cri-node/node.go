@@ -150,8 +150,14 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	if err := sandboxes.Recover(ctx); err != nil {
 		return nil, fmt.Errorf("recover sandboxes: %w", err)
 	}
+	streams, err := listenStreams(ctx, cfg.Streaming)
+	if err != nil {
+		return nil, err
+	}
+	n.closers = append(n.closers, streams.Stop)
 	n.server = cri.New(ctx, cri.Config{
-		CDI: cdi.New(cfg.Runtime.CDIDirs), Hooks: hooks.Open(cfg.Runtime.HooksDirs),
+		Streams: streams,
+		CDI:     cdi.New(cfg.Runtime.CDIDirs), Hooks: hooks.Open(cfg.Runtime.HooksDirs),
 		Images: images, Sandboxes: sandboxes, Containers: containers, Network: net, Cgroups: cgroups,
 		Handlers: handlers, DefaultHandler: n.defaultHandler,
 		Root: cfg.Root, State: cfg.State, Version: version,
@@ -166,6 +172,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		UserNamespaces: probeUserNS(ctx, images, infraRoot),
 	})
 	n.server.Reconcile(ctx)
+	n.serveStreams(ctx, streams)
 	if cfg.Debug.Pprof != "" {
 		stop, err := servePprof(ctx, cfg.Debug.Pprof)
 		if err != nil {

@@ -21,10 +21,11 @@ func (s *Server) PortForward(_ context.Context, r *runtimeapi.PortForwardRequest
 		}
 		ports[i] = uint16(port)
 	}
-	st, err := s.findSandbox(r.GetPodSandboxId())
+	sb, err := s.findSandbox(r.GetPodSandboxId())
 	if err != nil {
 		return nil, err
 	}
+	st := sb.Status()
 	if st.State != sandbox.Ready {
 		return nil, fmt.Errorf("sandbox %s is %s, not %s: %w", st.ID, st.State, sandbox.Ready, errdefs.ErrFailedPrecondition)
 	}

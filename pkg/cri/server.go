@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cri-node/cri-node/pkg/cri/cdi"
+	"github.com/cri-node/cri-node/pkg/cri/streaming"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/runtime"
 	"github.com/cri-node/cri-node/pkg/runtime/hooks"
@@ -62,6 +63,8 @@ type Config struct {
 	UserNamespaces bool
 	// InfraRoot is the root file system of the init of shared pid namespaces.
 	InfraRoot string
+	// Streams issues the URLs of Exec, Attach and PortForward; nil is nobody.
+	Streams *streaming.Server
 	// MaxMessage is the largest gRPC message taken, in bytes.
 	MaxMessage int
 	// MonitorPID returns the pid of the monitor, for Status.

@@ -182,6 +182,7 @@ func (t *terminal) followSize() {
 		select {
 		case size, ok := <-t.streams.Resize:
 			if !ok {
+				_ = t.master.Close() // a client that is gone hangs up
 				return
 			}
 			t.resize(size)

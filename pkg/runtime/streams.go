@@ -23,8 +23,8 @@ type Streams struct {
 	// TTY says that the client talks to a terminal: output is Stdout alone, and
 	// the end of Stdin does not reach the process.
 	TTY bool
-	// Resize tells the sizes of the client's terminal. It is closed, or tells
-	// nothing any more, when the client goes.
+	// Resize tells the sizes of the client's terminal. It is closed when the
+	// client goes: the terminal of an exec hangs up.
 	Resize <-chan Size
 }
 

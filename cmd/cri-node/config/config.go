@@ -18,7 +18,10 @@ type Config struct {
 	Image   Image   `toml:"image"`
 	Network Network `toml:"network"`
 	Runtime Runtime `toml:"runtime"`
-	Debug   Debug   `toml:"debug"`
+
+	Streaming Streaming `toml:"streaming"`
+
+	Debug Debug `toml:"debug"`
 
 	// origins tells who set a key last, by its dotted name. A key that is
 	// not in it has its default.
@@ -98,6 +101,18 @@ type Handler struct {
 	Path string `toml:"path"`
 	// Root is empty where cri-node chooses the runtime's state directory.
 	Root string `toml:"root"`
+}
+
+// Streaming is the section about the HTTP server of exec, attach and
+// port-forward.
+type Streaming struct {
+	Address     string   `toml:"address"`
+	Port        uint16   `toml:"port"`
+	IdleTimeout Duration `toml:"idle_timeout"`
+	// All of these are absolute paths or empty.
+	TLSCertFile     string `toml:"tls_cert_file"`
+	TLSKeyFile      string `toml:"tls_key_file"`
+	TLSClientCAFile string `toml:"tls_client_ca_file"`
 }
 
 // Debug is the section for people who look into the daemon itself.

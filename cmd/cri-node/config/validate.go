@@ -33,6 +33,7 @@ func (c *Config) Validate() error {
 	v.network(c.Network)
 	v.runtime(c.Runtime)
 	v.handlers(c.Runtime)
+	v.streaming(c.Streaming)
 	if c.Debug.Pprof != "" {
 		v.check("debug.pprof", socketPath(c.Debug.Pprof))
 	}
@@ -101,6 +102,24 @@ func (v *validator) image(i Image) {
 		"image.progress_timeout", "is %s, want 1s or more", i.ProgressTimeout)
 	for _, name := range i.Pinned {
 		v.require(name != "" && !strings.ContainsAny(name, " \t\n"), "image.pinned", "%q is no image name", name)
+	}
+}
+
+func (v *validator) streaming(s Streaming) {
+	secured := s.TLSCertFile != "" || s.TLSKeyFile != ""
+	address, err := netip.ParseAddr(s.Address)
+	v.require(err == nil, "streaming.address", "is %q, want an IP address", s.Address)
+	v.require(err != nil || address.IsLoopback() || secured,
+		"streaming.address", "is %s, which other machines reach; that takes streaming.tls_cert_file and tls_key_file", s.Address)
+	v.require((s.TLSCertFile == "") == (s.TLSKeyFile == ""), "streaming.tls_key_file", "and streaming.tls_cert_file go together")
+	v.require(s.TLSClientCAFile == "" || secured, "streaming.tls_client_ca_file", "is of no use without streaming.tls_cert_file")
+	v.require(s.IdleTimeout.Duration >= time.Second, "streaming.idle_timeout", "is %s, want 1s or more", s.IdleTimeout)
+	for key, path := range map[string]string{
+		"streaming.tls_cert_file": s.TLSCertFile, "streaming.tls_key_file": s.TLSKeyFile, "streaming.tls_client_ca_file": s.TLSClientCAFile,
+	} {
+		if path != "" {
+			v.check(key, absolute(path))
+		}
 	}
 }
 
