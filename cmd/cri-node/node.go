@@ -150,11 +150,10 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	if err := sandboxes.Recover(ctx); err != nil {
 		return nil, fmt.Errorf("recover sandboxes: %w", err)
 	}
-	streams, err := listenStreams(ctx, cfg.Streaming)
+	streams, err := n.listenStreams(ctx, cfg.Streaming)
 	if err != nil {
 		return nil, err
 	}
-	n.closers = append(n.closers, streams.Stop)
 	n.server = cri.New(ctx, cri.Config{
 		Streams: streams,
 		CDI:     cdi.New(cfg.Runtime.CDIDirs), Hooks: hooks.Open(cfg.Runtime.HooksDirs),
@@ -173,14 +172,20 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	})
 	n.server.Reconcile(ctx)
 	n.serveStreams(ctx, streams)
-	if cfg.Debug.Pprof != "" {
-		stop, err := servePprof(ctx, cfg.Debug.Pprof)
-		if err != nil {
-			return nil, err
-		}
-		n.closers = append(n.closers, stop)
+	return n, n.openPprof(ctx, cfg.Debug.Pprof)
+}
+
+// openPprof serves profiles at path, unless it is empty.
+func (n *node) openPprof(ctx context.Context, path string) error {
+	if path == "" {
+		return nil
 	}
-	return n, nil
+	stop, err := servePprof(ctx, path)
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, stop)
+	return nil
 }
 
 func (n *node) openNetwork(ctx context.Context, cfg *config.Config) (*network.Network, error) {

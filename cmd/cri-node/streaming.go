@@ -10,15 +10,19 @@ import (
 	"github.com/cri-node/cri-node/pkg/cri/streaming"
 )
 
-// listenStreams opens the listener of exec, attach and port-forward. The caller
-// must stop the server.
-func listenStreams(ctx context.Context, cfg config.Streaming) (*streaming.Server, error) {
-	return streaming.Listen(ctx, streaming.Config{
+// listenStreams opens the listener of exec, attach and port-forward.
+func (n *node) listenStreams(ctx context.Context, cfg config.Streaming) (*streaming.Server, error) {
+	streams, err := streaming.Listen(ctx, streaming.Config{
 		Address:     cfg.Address,
 		Port:        cfg.Port,
 		IdleTimeout: cfg.IdleTimeout.Duration,
 		TLS:         streaming.TLS{CertFile: cfg.TLSCertFile, KeyFile: cfg.TLSKeyFile, ClientCAFile: cfg.TLSClientCAFile},
 	})
+	if err != nil {
+		return nil, err
+	}
+	n.closers = append(n.closers, streams.Stop)
+	return streams, nil
 }
 
 // serveStreams serves until the node is closed. An error of the listener ends
