@@ -36,6 +36,7 @@ func (e *env) newLife(name string, ignore bool) *life {
 	}
 	p := &pod{config: config}
 	c := kubelet.Container{Name: "c", Image: shared.image, Command: command}.Config(config)
+	mounting(&runtimeapi.Mount{ContainerPath: "/image", Readonly: true, Image: &runtimeapi.ImageSpec{Image: shared.image}})(c)
 	return &life{env: e, pod: p, ignore: ignore, container: &container{config: c, log: config.LogDirectory + "/" + c.LogPath}}
 }
 

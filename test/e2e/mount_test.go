@@ -9,11 +9,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/cri-node/cri-node/test/e2e/image"
 	"github.com/cri-node/cri-node/test/e2e/kubelet"
 )
 
@@ -165,40 +163,6 @@ func TestMountRecursiveReadOnly(t *testing.T) {
 			}
 		}
 	})
-}
-
-// TestMountImage mounts another image read-only.
-func TestMountImage(t *testing.T) {
-	e := onShared(t)
-	ref, _ := e.push("volume/image:1", image.Spec{Layers: [][]image.File{{image.Dir("sub"), image.Text("sub/f", "from image\n")}}})
-	id := e.pull(ref)
-	p := e.runPod("")
-	config := kubelet.Container{Name: "try", Image: shared.image, Command: []string{"true"}}.Config(p.config)
-	mounting(&runtimeapi.Mount{ContainerPath: "/vol", Readonly: true, Image: &runtimeapi.ImageSpec{Image: id}})(config)
-	_, err := e.node.Runtime.CreateContainer(t.Context(), p.id, config, p.config)
-	if grpcstatus.Code(err) == codes.Unimplemented {
-		lacking(t, "image-volumes", "the node mounts no images")
-	}
-	e.must(err)
-	c := e.start(p, "c", []string{"sleep", "1000"}, mounting(
-		&runtimeapi.Mount{ContainerPath: "/vol", Readonly: true, Image: &runtimeapi.ImageSpec{Image: id}},
-		&runtimeapi.Mount{ContainerPath: "/part", Readonly: true, Image: &runtimeapi.ImageSpec{Image: id}, ImageSubPath: "sub"},
-	))
-	equal(e, "content", e.exec(c.id, "cat", "/vol/sub/f", "/part/f"), "from image\nfrom image\n")
-	out := e.exec(c.id, "sh", "-c", "touch /vol/x 2>&1; true")
-	contains(e, "touch", out, "Read-only file system")
-	equal(e, "image in the status", e.status(c.id).Mounts[0].Image.GetImage(), id)
-	for _, bad := range []*runtimeapi.Mount{
-		{ContainerPath: "/vol", Image: &runtimeapi.ImageSpec{Image: id}},
-		{ContainerPath: "/vol", Readonly: true, Image: &runtimeapi.ImageSpec{Image: id}, ImageSubPath: "none"},
-		{ContainerPath: "/vol", Readonly: true, Image: &runtimeapi.ImageSpec{Image: id}, ImageSubPath: "../.."},
-	} {
-		config := kubelet.Container{Name: "bad", Image: shared.image, Command: []string{"true"}}.Config(p.config)
-		mounting(bad)(config)
-		if _, err := e.node.Runtime.CreateContainer(t.Context(), p.id, config, p.config); err == nil {
-			t.Errorf("created with %v", bad)
-		}
-	}
 }
 
 // TestDevices gives a container the devices asked for and no others.

@@ -37,7 +37,7 @@ func checkStore(c Config) ([]Fact, error) {
 	if err != nil {
 		return nil, err
 	}
-	mounted, err := named(filepath.Join(store, "rootfs", "*", "rootfs.json"))
+	mounted, err := named(filepath.Join(store, "rootfs", "*", "*.json"))
 	if err != nil {
 		return nil, err
 	}
