@@ -15,6 +15,8 @@
 //	layers/<hex>/diff/              what the layer with this diff ID unpacks to
 //	layers/<hex>/usage.json         its size, and what its tar did not list; written with it
 //	rootfs/<id>/rootfs.json         which layers a container stands on
+//	rootfs/<id>/volumes.json        which images it has mounted beside its root
+//	rootfs/<id>/files-<n>/          an artifact's blobs under their names, as hard links
 //	rootfs/<id>/{upper,work}/       its writable layer
 //	staging/                        layers being unpacked
 //	partial/                        compressed bytes of layers not yet committed
@@ -47,6 +49,13 @@
 // The root of the whole is not concerned: it is that of the writable layer,
 // which each rootfs gets anew, with the metadata of the highest layer that lists
 // its root.
+//
+// # Artifacts
+//
+// A manifest whose config is not that of an image is an OCI artifact: files to
+// mount, not to run. Its ID is the digest of the manifest. Each blob is a layer
+// with one file, whose name no diff ID can have, so that no artifact can bring
+// an image its layers. Titles become names; all else in a manifest is ignored.
 //
 // # References
 //

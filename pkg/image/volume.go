@@ -25,6 +25,8 @@ type Volume struct {
 	ImageID string
 	// Target is the directory to mount on; it must exist.
 	Target string
+	// The mapping of a user namespace goes here: the kernel maps the layers of
+	// an overlay, not the overlay itself.
 }
 
 // volumeRecord is what a container holds of an image that it has mounted.
