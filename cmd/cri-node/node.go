@@ -164,6 +164,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		CgroupRoot:    cgroupRoot(cfg.Runtime.CgroupRoot, driver),
 		InfraRoot:     infraRoot,
 		MaxMessage:    int(cfg.Server.MaxRecv),
+		NRI:           nriConfig(cfg.NRI),
 		MonitorPID:    supervisor.PID,
 		Changes:       changes,
 		Options:       options(cfg),
@@ -171,6 +172,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		UserNamespaces: probeUserNS(ctx, images, infraRoot),
 	})
 	n.server.Reconcile(ctx)
+	n.startNRI(ctx)
 	n.serveStreams(ctx, streams)
 	return n, n.openPprof(ctx, cfg.Debug.Pprof)
 }

@@ -56,7 +56,11 @@ func (c *Changes) connect(s *Server) {
 
 // containerChanged is told of each transition of a container, in order for each
 // of them. It must not block.
-func (s *Server) containerChanged(runtime.Change) {}
+func (s *Server) containerChanged(change runtime.Change) {
+	if change.Kind == runtime.ChangeExited && !change.Status.Infra {
+		s.nri.Exited(change.Status.ID)
+	}
+}
 
 // sandboxChanged is told of each transition of a sandbox, in order for each of
 // them, before the operation that made it is over. It must not block.

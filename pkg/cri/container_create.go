@@ -64,7 +64,7 @@ func (s *Server) createContainer(ctx context.Context, at *stages, st *sandbox.St
 			return c.ID(), nil
 		}
 		// What an earlier request could not undo; nobody can see it to remove it.
-		if err := undoCreate(ctx, c); err != nil {
+		if err := s.undoCreate(ctx, c); err != nil {
 			return "", err
 		}
 	}
@@ -98,25 +98,27 @@ func (s *Server) createContainer(ctx context.Context, at *stages, st *sandbox.St
 	at.enter("OCI spec")
 	options, err := s.createOptions(ctx, c, st, config, img, handler, cgroupsPath)
 	if err != nil {
-		return "", errors.Join(err, undoCreate(ctx, c))
+		return "", errors.Join(err, s.undoCreate(ctx, c))
 	}
 	// 4. Namespaces and process.
 	at.enter("OCI runtime")
 	if err := c.Create(ctx, options); err != nil {
+		s.nri.RemoveContainer(ctx, id)
 		return "", err
 	}
 	// 5. A stop that came meanwhile has not seen this container.
 	if _, err := s.readySandbox(st.ID); err != nil {
-		return "", errors.Join(err, undoCreate(ctx, c))
+		return "", errors.Join(err, s.undoCreate(ctx, c))
 	}
+	s.nri.PostCreateContainer(ctx, id)
 	return id, nil
 }
 
 // undoCreate removes a container in a time of its own.
-func undoCreate(ctx context.Context, c *runtime.Container) error {
+func (s *Server) undoCreate(ctx context.Context, c *runtime.Container) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	return c.Remove(ctx)
+	return s.removeContainer(ctx, c)
 }
 
 // createOptions translates the request.
@@ -160,7 +162,12 @@ func (s *Server) createOptions(ctx context.Context, c *runtime.Container, st *sa
 	if err := s.addEdits(&edits{container: config, sandbox: s.sandboxView(st).Config, spec: out.Spec}); err != nil {
 		return runtime.CreateOptions{}, err
 	}
-	request, err := newContainerView(volumes.report(config), img, out).encode()
+	view := newContainerView(volumes.report(config), img, out)
+	cgroup, err := s.adjustContainer(ctx, c, view, out.Spec)
+	if err != nil {
+		return runtime.CreateOptions{}, err
+	}
+	request, err := view.encode()
 	if err != nil {
 		return runtime.CreateOptions{}, err
 	}
@@ -170,6 +177,7 @@ func (s *Server) createOptions(ctx context.Context, c *runtime.Container, st *sa
 		Stdin:      config.GetStdin(),
 		StdinOnce:  config.GetStdinOnce(),
 		SharedPID:  pidMode(config) != runtimeapi.NamespaceMode_CONTAINER,
+		Cgroup:     cgroup,
 		Request:    request,
 	}, nil
 }

@@ -8,10 +8,12 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/nri/pkg/api"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-node/cri-node/pkg/cri/nri"
 	"github.com/cri-node/cri-node/pkg/cri/spec"
 	"github.com/cri-node/cri-node/pkg/runtime"
 )
@@ -25,12 +27,13 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 	if _, err := s.readySandbox(c.Status().Group); err != nil {
 		return nil, err
 	}
-	if err := c.Start(ctx); err != nil {
+	isCreated := func() bool { return c.Status().State == runtime.Created }
+	if err := s.nri.StartContainer(ctx, c.ID(), func() error { return c.Start(ctx) }, isCreated); err != nil {
 		return nil, err
 	}
 	// A stop of the pod that came meanwhile has not seen it running.
 	if _, err := s.readySandbox(c.Status().Group); err != nil {
-		return nil, errors.Join(err, c.Kill(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, s.killContainer(context.WithoutCancel(ctx), c))
 	}
 	return &runtimeapi.StartContainerResponse{}, nil
 }
@@ -46,6 +49,9 @@ func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerR
 		return nil, err
 	}
 	if err := c.Stop(ctx, seconds(r.GetTimeout())); err != nil {
+		return nil, err
+	}
+	if err := s.tellExit(ctx, c); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.StopContainerResponse{}, nil
@@ -67,11 +73,32 @@ func (s *Server) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContai
 	if err != nil {
 		return nil, err
 	}
-	if err := s.config.Containers.Remove(ctx, c.ID()); err != nil {
+	if err := s.removeContainer(ctx, c); err != nil {
 		return nil, err
 	}
-	s.drop(c.ID())
 	return &runtimeapi.RemoveContainerResponse{}, nil
+}
+
+// killContainer ends a container at once.
+func (s *Server) killContainer(ctx context.Context, c *runtime.Container) error {
+	if err := c.Kill(ctx); err != nil {
+		return err
+	}
+	return s.tellExit(ctx, c)
+}
+
+// removeContainer removes a container, in any state.
+func (s *Server) removeContainer(ctx context.Context, c *runtime.Container) error {
+	if err := s.killContainer(ctx, c); err != nil {
+		return err
+	}
+	s.nri.RemovingContainer(c.ID())
+	if err := c.Remove(ctx); err != nil {
+		return err
+	}
+	s.nri.RemoveContainer(ctx, c.ID())
+	s.drop(c.ID())
+	return nil
 }
 
 // findContainer finds a container by its id or the beginning of it. One that
@@ -109,26 +136,46 @@ func (s *Server) UpdateContainerResources(ctx context.Context, r *runtimeapi.Upd
 	if r.GetLinux() == nil {
 		return nil, fmt.Errorf("linux: is missing: %w", errdefs.ErrInvalidArgument)
 	}
-	created, err := c.Spec()
+	adjusted, err := s.nri.UpdateContainer(ctx, c.ID(), r.GetLinux())
 	if err != nil {
 		return nil, err
 	}
-	err = c.Update(ctx, func(st *runtime.Status) (*specs.LinuxResources, []byte, error) {
+	if err := s.updateLimits(ctx, c, r.GetLinux(), adjusted); err != nil {
+		return nil, err
+	}
+	s.nri.PostUpdateContainer(ctx, c.ID())
+	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
+}
+
+// updateLimits changes the limits of a container. What NRI's plugins made of
+// the update, if not nil, goes before the update itself.
+func (s *Server) updateLimits(ctx context.Context, c *runtime.Container, update *runtimeapi.LinuxContainerResources, adjusted *api.LinuxResources) error {
+	if adjusted != nil {
+		update = nri.ToCRI(adjusted)
+	}
+	created, err := c.Spec()
+	if err != nil {
+		return err
+	}
+	return c.Update(ctx, func(st *runtime.Status) (*specs.LinuxResources, []byte, error) {
 		view := s.containerView(st)
-		limits, err := spec.UpdateLimits(spec.Limits{OCI: created.Linux.Resources, CRI: view.Config.GetLinux().GetResources()}, r.GetLinux(), s.specHost())
+		base := created.Linux.Resources
+		if view.Limits != nil {
+			base = view.Limits
+		}
+		limits, err := spec.UpdateLimits(spec.Limits{OCI: base, CRI: view.Config.GetLinux().GetResources()}, update, s.specHost())
 		if err != nil {
 			return nil, nil, err
 		}
 		limits.OCI.Devices = nil // what a container may open is not up for change
 		next := *view
+		if nri.ApplyOthers(limits.OCI, adjusted) {
+			next.Limits = limits.OCI
+		}
 		next.Config = withResources(view.Config, limits.CRI)
 		request, err := next.encode()
 		return limits.OCI, request, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
 }
 
 // withResources returns a copy of a container's config with the limits that

@@ -23,7 +23,7 @@ func (s *Server) Reconcile(ctx context.Context) {
 			// An empty group is that of a broken record, which stays visible.
 		default:
 			log.Info("Removing a container whose sandbox is gone", "containerID", st.ID, "sandboxID", st.Group)
-			if err := undoCreate(ctx, c); err != nil {
+			if err := s.undoCreate(ctx, c); err != nil {
 				log.Error(err, "Cannot remove a container whose sandbox is gone", "containerID", st.ID)
 			}
 		}

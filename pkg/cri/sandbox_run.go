@@ -83,7 +83,7 @@ func (s *Server) runSandbox(ctx context.Context, at *stages, r *runtimeapi.RunPo
 	}
 	// 5. From here on it is in every list.
 	at.enter("record")
-	if err := sb.MarkReady(ctx); err != nil {
+	if err := s.nri.RunPodSandbox(ctx, id, func() error { return sb.MarkReady(ctx) }); err != nil {
 		return "", errors.Join(err, s.undoRun(ctx, id))
 	}
 	return id, nil

@@ -63,10 +63,13 @@ func (s *Server) stopSandbox(ctx context.Context, id string) error {
 	// Containers first: their network goes with the sandbox. The init of a
 	// shared pid namespace goes last, because all others die with it.
 	containers, inits := s.members(sb.ID())
-	if err := each(containers, func(c *runtime.Container) error { return c.Kill(ctx) }); err != nil {
+	if err := each(containers, func(c *runtime.Container) error { return s.killContainer(ctx, c) }); err != nil {
 		return err
 	}
 	if err := each(inits, func(c *runtime.Container) error { return c.Kill(ctx) }); err != nil {
+		return err
+	}
+	if err := s.nri.StopPodSandbox(ctx, sb.ID()); err != nil {
 		return err
 	}
 	return s.sandboxes().Stop(ctx, sb.ID())
@@ -85,16 +88,17 @@ func (s *Server) removeSandbox(ctx context.Context, id string) error {
 	}
 	containers, inits := s.members(sb.ID())
 	err = each(append(containers, inits...), func(c *runtime.Container) error {
-		s.drop(c.ID())
-		return s.config.Containers.Remove(ctx, c.ID())
+		return s.removeContainer(ctx, c)
 	})
 	if err != nil {
 		return err
 	}
 	params := sb.Status().Params
+	s.nri.RemovingPodSandbox(sb.ID())
 	if err := s.sandboxes().Remove(ctx, sb.ID()); err != nil {
 		return err
 	}
+	s.nri.RemovePodSandbox(ctx, sb.ID())
 	s.drop(sb.ID())
 	s.stopping.Delete(sb.ID())
 	return s.removeMadeCgroup(params)

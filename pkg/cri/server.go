@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cri-node/cri-node/pkg/cri/cdi"
+	"github.com/cri-node/cri-node/pkg/cri/nri"
 	"github.com/cri-node/cri-node/pkg/cri/streaming"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/runtime"
@@ -67,6 +68,8 @@ type Config struct {
 	Streams *streaming.Server
 	// MaxMessage is the largest gRPC message taken, in bytes.
 	MaxMessage int
+	// NRI connects plugins; nil for none.
+	NRI *nri.Config
 	// MonitorPID returns the pid of the monitor, for Status.
 	MonitorPID func() int
 	// Changes is what OnChange of Sandboxes and Containers tells; nil where
@@ -106,6 +109,7 @@ type Server struct {
 	// container is created or started behind the stop's back.
 	stopping sync.Map
 	views    viewCache
+	nri      *nri.Manager // nil without NRI
 	samples  cpuSamples
 	host     host
 }
@@ -134,6 +138,7 @@ func New(ctx context.Context, c Config) *Server {
 		host:    askHost(c.Cgroups),
 	}
 	s.options.Store(&c.Options)
+	s.prepareNRI(ctx)
 	s.grpc = grpc.NewServer(
 		grpc.UnaryInterceptor(s.intercept),
 		grpc.MaxRecvMsgSize(c.MaxMessage),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -33,6 +34,9 @@ type containerView struct {
 	UserSpecifiedImage string    `json:"userSpecifiedImage"`
 	User               spec.User `json:"user"`
 	StopSignal         string    `json:"stopSignal,omitempty"`
+	// Limits are those in force where an NRI plugin set some that CRI does not
+	// know; nil where those of the spec and Config tell all.
+	Limits *specs.LinuxResources `json:"limits,omitempty"`
 }
 
 // encoded is the form of both on disk: CRI's own message in its wire form, and

@@ -80,6 +80,8 @@ type CreateOptions struct {
 	// it does not end with this container; what is left of the container then
 	// is killed through its cgroup.
 	SharedPID bool
+	// Cgroup replaces Params.Cgroup where it is not empty.
+	Cgroup string
 	// Request replaces Params.Request where the caller knows more by now.
 	Request []byte
 }
@@ -109,6 +111,11 @@ func (c *Container) create(ctx context.Context, o CreateOptions) error {
 	runtime, err := c.driver()
 	if err != nil {
 		return err
+	}
+	if o.Cgroup != "" {
+		if err := c.change(func(s *Status) { s.Cgroup = o.Cgroup }); err != nil {
+			return err
+		}
 	}
 	if err := c.writeBundle(o.Spec); err != nil {
 		return err

@@ -21,6 +21,8 @@ type Config struct {
 
 	Streaming Streaming `toml:"streaming"`
 
+	NRI NRI `toml:"nri"`
+
 	Debug Debug `toml:"debug"`
 
 	// origins tells who set a key last, by its dotted name. A key that is

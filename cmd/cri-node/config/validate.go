@@ -34,6 +34,7 @@ func (c *Config) Validate() error {
 	v.runtime(c.Runtime)
 	v.handlers(c.Runtime)
 	v.streaming(c.Streaming)
+	v.nri(c.NRI)
 	if c.Debug.Pprof != "" {
 		v.check("debug.pprof", socketPath(c.Debug.Pprof))
 	}

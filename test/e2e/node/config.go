@@ -115,6 +115,9 @@ func (n *Node) WriteConfList() error {
 // DropConfList takes the network configuration away.
 func (n *Node) DropConfList() error { return os.Remove(n.confListPath()) }
 
+// NRISocket is where plugins connect.
+func (n *Node) NRISocket() string { return filepath.Join(n.Dir, "nri.sock") }
+
 func (n *Node) handler() string {
 	if n.options.DefaultHandler != "" {
 		return n.options.DefaultHandler
@@ -135,6 +138,8 @@ func (n *Node) config() string {
 	fmt.Fprintf(&b, "[network]\nconf_dir = %q\nplugin_dirs = [%q, %q]\n",
 		filepath.Join(n.Dir, "net.d"), n.options.Binaries.CNI, filepath.Join(n.Dir, "gate"))
 	fmt.Fprintf(&b, "default_bridge = %q\ndefault_subnets = [%s]\ndata_dir = %q\n", n.Bridge, strings.Join(quoted, ", "), n.leaseDir)
+	fmt.Fprintf(&b, "[nri]\nsocket = %q\nplugin_dir = %q\nconfig_dir = %q\n",
+		n.NRISocket(), filepath.Join(n.Dir, "nri"), filepath.Join(n.Dir, "nri"))
 	fmt.Fprintf(&b, "[runtime]\ndefault_handler = %q\ncgroup_root = %q\n", n.handler(), n.CgroupParent)
 	for _, name := range slices.Sorted(maps.Keys(n.options.Binaries.Handlers)) {
 		path := n.options.Binaries.Handlers[name]

@@ -1,0 +1,40 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+)
+
+// UpdateRequest replaces Params.Request by what change makes of it. Where that
+// cannot be saved, nothing has changed.
+func (s *Sandbox) UpdateRequest(ctx context.Context, change func(request []byte) ([]byte, error)) error {
+	done, err := s.manager.begin()
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := s.lock(ctx); err != nil {
+		return err
+	}
+	defer s.unlock()
+	next := s.Status()
+	if s.removed || next.Broken != "" {
+		return fmt.Errorf("sandbox %s: %w", next.ID, errdefs.ErrNotFound)
+	}
+	request, err := change(next.Params.Request)
+	if err != nil {
+		return err
+	}
+	next.Params.Request = request
+	saved := next
+	if saved.State == NotReady {
+		saved.IPs, saved.NetworkResult = nil, nil // as saveStopped has it
+	}
+	if err := s.manager.save(saved); err != nil {
+		return fmt.Errorf("update sandbox %s: %w", next.ID, err)
+	}
+	s.status.Store(&next)
+	return nil
+}
