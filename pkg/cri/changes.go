@@ -57,11 +57,20 @@ func (c *Changes) connect(s *Server) {
 // containerChanged is told of each transition of a container, in order for each
 // of them. It must not block.
 func (s *Server) containerChanged(change runtime.Change) {
+	s.containerEvent(change)
 	if change.Kind == runtime.ChangeExited && !change.Status.Infra {
 		s.nri.Exited(change.Status.ID)
+	}
+	if change.Kind == runtime.ChangeRemoved {
+		s.drop(change.Status.ID) // the events of others in its pod have looked at it
 	}
 }
 
 // sandboxChanged is told of each transition of a sandbox, in order for each of
 // them, before the operation that made it is over. It must not block.
-func (s *Server) sandboxChanged(sandbox.Change) {}
+func (s *Server) sandboxChanged(change sandbox.Change) {
+	s.sandboxEvent(change)
+	if change.Kind == sandbox.ChangeRemoved {
+		s.drop(change.Status.ID)
+	}
+}

@@ -27,7 +27,9 @@ var reads = map[string]bool{
 	"ListPodSandbox": true, "PodSandboxStatus": true, "ListContainers": true, "ContainerStatus": true,
 	"ContainerStats": true, "ListContainerStats": true, "PodSandboxStats": true, "ListPodSandboxStats": true,
 	"ListImages": true, "ImageStatus": true, "ImageFsInfo": true, "ExecSync": true,
-	"ListMetricDescriptors": true, "ListPodSandboxMetrics": true,
+	"ListMetricDescriptors": true, "ListPodSandboxMetrics": true, "GetContainerEvents": true,
+	"StreamPodSandboxes": true, "StreamContainers": true, "StreamContainerStats": true, "StreamPodSandboxStats": true,
+	"StreamPodSandboxMetrics": true, "StreamImages": true,
 }
 
 // What a request or an answer is about.
@@ -62,6 +64,27 @@ func (s *Server) subject(log klog.Logger, message any) klog.Logger {
 func (s *Server) intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
 	method := path.Base(info.FullMethod)
 	log := s.subject(s.log.WithValues("method", method), request)
+	err = s.surround(&log, method, func() error {
+		response, err = handler(klog.NewContext(ctx, log), request)
+		if err == nil && !reads[method] {
+			log = s.created(log, response)
+		}
+		return err
+	})
+	return response, err
+}
+
+// interceptStream is the same for calls that answer with a stream.
+func (s *Server) interceptStream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	method := path.Base(info.FullMethod)
+	log := s.log.WithValues("method", method)
+	return s.surround(&log, method, func() error {
+		return handler(server, streamWithContext{stream, klog.NewContext(stream.Context(), log)})
+	})
+}
+
+// surround runs one call, which may change the logger.
+func (s *Server) surround(log *klog.Logger, method string, call func() error) (err error) {
 	level := logChanges
 	if reads[method] {
 		level = logReads
@@ -71,19 +94,14 @@ func (s *Server) intercept(ctx context.Context, request any, info *grpc.UnarySer
 		if p := recover(); p != nil {
 			log.Error(nil, "A call panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			err = toStatus(fmt.Errorf("%s panicked: %v: %w", method, p, errdefs.ErrInternal))
-			return
 		}
-		if err != nil {
-			log.V(level).Info("Call failed", "duration", time.Since(begin), "err", err)
-			err = toStatus(err)
-			return
-		}
-		if !reads[method] {
-			log = s.created(log, response)
-		}
-		log.V(level).Info("Call", "duration", time.Since(begin))
 	}()
-	return handler(klog.NewContext(ctx, log), request)
+	if err := call(); err != nil {
+		log.V(level).Info("Call failed", "duration", time.Since(begin), "err", err)
+		return toStatus(err)
+	}
+	log.V(level).Info("Call", "duration", time.Since(begin))
+	return nil
 }
 
 // created adds to a logger the id of what a call has made.

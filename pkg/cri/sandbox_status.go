@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -19,8 +20,11 @@ func (s *Server) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandboxSta
 	if err != nil {
 		return nil, err
 	}
+	// The time comes first: what happens after it may or may not be in the rest.
+	response := &runtimeapi.PodSandboxStatusResponse{Timestamp: time.Now().UnixNano()}
 	st := sb.Status()
-	response := &runtimeapi.PodSandboxStatusResponse{Status: s.sandboxStatus(&st)}
+	response.Status = s.sandboxStatus(&st)
+	response.ContainersStatuses = s.containerStatuses(st.ID, "")
 	if r.GetVerbose() {
 		if response.Info, err = s.sandboxInfo(&st); err != nil {
 			return nil, err

@@ -112,6 +112,7 @@ type Server struct {
 	nri      *nri.Manager // nil without NRI
 	samples  cpuSamples
 	host     host
+	events   *eventLog
 }
 
 type containerKey struct {
@@ -136,11 +137,13 @@ func New(ctx context.Context, c Config) *Server {
 		runs:    operations[sandbox.Key]{limit: runLimit, life: life},
 		creates: operations[containerKey]{limit: createLimit, life: life},
 		host:    askHost(c.Cgroups),
+		events:  newEventLog(),
 	}
 	s.options.Store(&c.Options)
 	s.prepareNRI(ctx)
 	s.grpc = grpc.NewServer(
 		grpc.UnaryInterceptor(s.intercept),
+		grpc.StreamInterceptor(s.interceptStream),
 		grpc.MaxRecvMsgSize(c.MaxMessage),
 		grpc.MaxConcurrentStreams(1000),
 	)
@@ -167,7 +170,9 @@ func (s *Server) Stop(ctx context.Context) {
 		defer close(done)
 		s.runs.close()
 		s.creates.close()
+		s.events.log.Close() // its subscribers would stay
 		s.grpc.GracefulStop()
+		s.events.log.Wait()
 	}()
 	select {
 	case <-done:
