@@ -26,6 +26,19 @@ type overlay struct {
 // errNewAPI means that the kernel cannot do it the new way.
 var errNewAPI = errors.New("kernel has no fsconfig with lowerdir+")
 
+// oldOverlay reports whether overlayfs is older than Linux 6.5. Until then
+// fsconfig(2) takes anything from it, also lowerdir+, and the refusal comes only
+// with the mount, as an EINVAL like any other and a line in the kernel's log. Of
+// such a kernel an option that does not exist tells beforehand.
+func oldOverlay() bool {
+	fsfd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return false // mountNew finds out
+	}
+	defer unix.Close(fsfd)
+	return unix.FsconfigSetFlag(fsfd, "no_such_option") == nil
+}
+
 // mount tries the mount API of Linux 6.8, which takes layers one by one, then
 // mount(2), which has one page for all of them. A kernel without volatile
 // (before 5.10) mounts without.

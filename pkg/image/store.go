@@ -82,7 +82,8 @@ type Store struct {
 	partial    atomic.Int64 // bytes of unfinished downloads
 	buffers    sync.Pool
 	policy     atomic.Pointer[signature.Policy]
-	// legacyMount forces mount(2) where the kernel has fsopen(2), for tests.
+	// legacyMount makes overlays with mount(2) alone: on a kernel whose
+	// overlayfs knows nothing newer, and in tests.
 	legacyMount bool
 	// idmap is set once, by ProbeIDMap.
 	idmap idmapSupport
@@ -141,6 +142,8 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		layers:   map[digest.Digest]*layerEntry{},
 		blobs:    map[digest.Digest]*blobEntry{},
 		rootfses: map[string]*rootfsEntry{},
+
+		legacyMount: oldOverlay(),
 	}
 	s.policy.Store(c.Policy)
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
