@@ -38,6 +38,14 @@ TEST_STEPS   ?= fmt vet lint unit e2e
 ARGS ?=
 # Arguments of `make bench`.
 BENCH_ARGS ?=
+# For `make critest` and `make test-vm`: the suite's binary, more arguments for it,
+# and the registry that has its images (docs/conformance.md).
+CRITEST          ?=
+CRITEST_ARGS     ?=
+CRITEST_HANDLER  ?= runc
+CRITEST_PARALLEL ?=
+CRITEST_WEBSOCKET ?=
+REGISTRY         ?= 127.0.0.1:5000
 
 # Tests find the daemon, runc and the CNI plugins here.
 export CRI_NODE_BIN_DIR := $(BIN)
@@ -132,6 +140,26 @@ unit: ## Run the tests beside the code, with the race detector.
 .PHONY: e2e
 e2e: build ## Run the end-to-end tests: real daemon, runtimes, network and registry.
 	@$(TEST) -p 1 -timeout $(E2E_TIMEOUT) ./test/e2e/...
+
+.PHONY: critest
+critest: deps build ## Run the validation suite: CRITEST=path (CRITEST_HANDLER=crun, CRITEST_PARALLEL=4, CRITEST_WEBSOCKET=1, CRITEST_ARGS=, REGISTRY=127.0.0.1:5000).
+	@$(GO) run ./test/critest -critest "$(CRITEST)" -handler "$(CRITEST_HANDLER)" -registry "$(REGISTRY)" -out $(BIN)/critest -tools $(BIN)/tools \
+		$(if $(CRITEST_PARALLEL),-parallel $(CRITEST_PARALLEL)) $(if $(CRITEST_WEBSOCKET),-websocket) -- $(CRITEST_ARGS)
+
+.PHONY: test-vm
+test-vm: deps build ## Run the tests in a virtual Debian with systemd (VM_SMOKE=1, CRITEST=path; see test/vm/run.sh).
+	@$(MAKE) apt APT_PACKAGES="qemu-system-x86 debootstrap e2fsprogs busybox-static"
+	payload=$(BIN)/vm/payload
+	rm -rf $$payload
+	mkdir -p $$payload/bin/programs $$payload/src/test/e2e
+	$(MAKE) install DESTDIR=$$payload/install >/dev/null
+	cp -RL $(BIN)/cri-node $(BIN)/runc $(BIN)/cni $$payload/bin/
+	CGO_ENABLED=0 $(GO) test -c -trimpath -o $$payload/bin/e2e.test ./test/e2e
+	$(BUILD) -ldflags '-s -w' -o $$payload/bin/programs/ ./test/e2e/gate ./test/e2e/program
+	$(BUILD) -ldflags '-s -w' -o $$payload/bin/critest-run ./test/critest
+	cp go.mod $$payload/src/
+	cp test/vm/config.toml $$payload/
+	CRITEST="$(CRITEST)" CRITEST_ARGS="$(CRITEST_ARGS)" REGISTRY="$(REGISTRY)" bash test/vm/run.sh $(BIN)/vm
 
 .PHONY: bench
 bench: deps build ## Measure a CRI endpoint, by default a daemon of our own (BENCH_ARGS=-help).

@@ -15,6 +15,7 @@ import (
 	"github.com/cri-node/cri-node/test/e2e/invariant"
 	"github.com/cri-node/cri-node/test/e2e/kubelet"
 	"github.com/cri-node/cri-node/test/e2e/node"
+	"github.com/cri-node/cri-node/test/e2e/pace"
 )
 
 // env is a test's hold on a node. All helpers fail the test.
@@ -251,10 +252,12 @@ func (e *env) await(id string, state runtimeapi.ContainerState, limit time.Durat
 	return s
 }
 
-// eventually polls until there is no error.
+// eventually polls until there is no error; the limit is that of a machine of
+// usual speed.
 func (e *env) eventually(limit time.Duration, try func() error) {
 	e.Helper()
-	ticker := time.NewTicker(5 * time.Millisecond)
+	limit = pace.Limit(limit)
+	ticker := time.NewTicker(pace.Limit(5 * time.Millisecond))
 	defer ticker.Stop()
 	for deadline := time.Now().Add(limit); ; <-ticker.C {
 		err := try()
@@ -282,7 +285,7 @@ func (e *env) logHas(c *container, text string) {
 // exec runs a command in a container; it must succeed.
 func (e *env) exec(id string, command ...string) string {
 	e.Helper()
-	stdout, stderr, err := e.node.Runtime.ExecSync(e.Context(), id, command, 20*time.Second)
+	stdout, stderr, err := e.node.Runtime.ExecSync(e.Context(), id, command, pace.Limit(20*time.Second))
 	if err != nil {
 		e.Fatalf("exec %q: %v: %s", command, err, stderr)
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/cri-node/cri-node/test/e2e/pace"
 )
 
 // View is what the CRI says there is.
@@ -163,11 +165,11 @@ func Residue(before, now []Fact) []string {
 }
 
 // Settle calls judge until it finds nothing wrong or the time is over, and
-// returns the last findings.
+// returns the last findings. The limit is that of a machine of usual speed.
 func Settle(limit time.Duration, judge func() ([]string, error)) ([]string, error) {
-	ticker := time.NewTicker(50 * time.Millisecond)
+	ticker := time.NewTicker(pace.Limit(50 * time.Millisecond))
 	defer ticker.Stop()
-	for deadline := time.Now().Add(limit); ; <-ticker.C {
+	for deadline := time.Now().Add(pace.Limit(limit)); ; <-ticker.C {
 		wrong, err := judge()
 		if err == nil && len(wrong) == 0 || time.Now().After(deadline) {
 			return wrong, err

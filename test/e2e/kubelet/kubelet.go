@@ -8,6 +8,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"path"
+	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -19,7 +21,7 @@ type Pod struct {
 	Attempt         uint32
 	LogDirectory    string
 	// CgroupParent is the pod's parent; the pod's own cgroup is put below it,
-	// as kubelet does.
+	// as kubelet does. One that ends in ".slice" is systemd's.
 	CgroupParent string
 	HostNetwork  bool
 	Ports        []*runtimeapi.PortMapping
@@ -40,7 +42,7 @@ func (p Pod) Config() *runtimeapi.PodSandboxConfig {
 	}
 	parent := ""
 	if p.CgroupParent != "" {
-		parent = p.CgroupParent + "/besteffort/pod" + p.UID
+		parent = podCgroup(p.CgroupParent, p.UID)
 	}
 	return &runtimeapi.PodSandboxConfig{
 		Metadata: &runtimeapi.PodSandboxMetadata{
@@ -70,6 +72,17 @@ func (p Pod) Config() *runtimeapi.PodSandboxConfig {
 			Overhead:  &runtimeapi.LinuxContainerResources{},
 		},
 	}
+}
+
+// podCgroup names the cgroup of a pod: below a slice that is one of systemd's,
+// in whose names "-" is what separates levels.
+func podCgroup(parent, uid string) string {
+	top, ok := strings.CutSuffix(parent, ".slice")
+	if !ok {
+		return parent + "/besteffort/pod" + uid
+	}
+	name := path.Base(top) + "-besteffort"
+	return parent + "/" + name + ".slice/" + name + "-pod" + strings.ReplaceAll(uid, "-", "_") + ".slice"
 }
 
 func namespaces(network runtimeapi.NamespaceMode) *runtimeapi.NamespaceOption {

@@ -48,12 +48,23 @@ func (n *Node) layout(dir string, o Options) {
 	// Another run at the same time must not share it; 15 bytes at most.
 	n.Bridge = fmt.Sprintf("e2e%d-%d", o.Number, os.Getpid())
 	n.CgroupParent = fmt.Sprintf("/e2e-%d-%s", o.Number, filepath.Base(dir))
+	if Systemd() {
+		// A slice without "-" in its name is at the top of the tree.
+		n.CgroupParent = fmt.Sprintf("/e2e%d%s.slice", o.Number, filepath.Base(dir))
+	}
 	n.network = "net-" + filepath.Base(dir)
 	n.Subnets = []netip.Prefix{
 		// What another run left behind must not look like ours.
 		netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/22", 151+o.Number, os.Getpid()%64*4)),
 		netip.MustParsePrefix(fmt.Sprintf("fd00:e2e:%x:%x::/64", o.Number+1, os.Getpid()%0x10000)),
 	}
+}
+
+// Systemd reports whether systemd is the init of this machine. The daemon, too,
+// then leaves the cgroups to it.
+func Systemd() bool {
+	st, err := os.Lstat("/run/systemd/system")
+	return err == nil && st.IsDir()
 }
 
 // write puts the node's files in place.
@@ -140,7 +151,7 @@ func (n *Node) config() string {
 	fmt.Fprintf(&b, "default_bridge = %q\ndefault_subnets = [%s]\ndata_dir = %q\n", n.Bridge, strings.Join(quoted, ", "), n.leaseDir)
 	fmt.Fprintf(&b, "[nri]\nsocket = %q\nplugin_dir = %q\nconfig_dir = %q\n",
 		n.NRISocket(), filepath.Join(n.Dir, "nri"), filepath.Join(n.Dir, "nri"))
-	fmt.Fprintf(&b, "[runtime]\ndefault_handler = %q\ncgroup_root = %q\n", n.handler(), n.CgroupParent)
+	fmt.Fprintf(&b, "[runtime]\ndefault_handler = %q\ncgroup_root = %q\n", n.handler(), n.cgroupRoot())
 	for _, name := range slices.Sorted(maps.Keys(n.options.Binaries.Handlers)) {
 		path := n.options.Binaries.Handlers[name]
 		if n.options.GateRuntime && name == n.handler() {
@@ -149,6 +160,14 @@ func (n *Node) config() string {
 		fmt.Fprintf(&b, "[runtime.handlers.%s]\npath = %q\n", name, path)
 	}
 	return b.String()
+}
+
+// cgroupRoot is the parent in the form of the daemon's configuration.
+func (n *Node) cgroupRoot() string {
+	if Systemd() {
+		return filepath.Base(n.CgroupParent)
+	}
+	return n.CgroupParent
 }
 
 func (n *Node) confList() map[string]any {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/cri-node/cri-node/test/e2e/invariant"
 	"github.com/cri-node/cri-node/test/e2e/kubelet"
+	"github.com/cri-node/cri-node/test/e2e/pace"
 )
 
 // Node is one daemon with all that belongs to it.
@@ -124,7 +125,7 @@ func (n *Node) Connect(ctx context.Context) error {
 	if limit == 0 {
 		limit = 20 * time.Second
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, pace.Limit(limit))
 	defer cancel()
 	n.disconnect(ctx)
 	conn, err := grpc.NewClient(n.Endpoint(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))

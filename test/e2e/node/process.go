@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cri-node/cri-node/test/e2e/pace"
 	"github.com/cri-node/cri-node/test/e2e/usage"
 )
 
@@ -45,6 +46,7 @@ func (n *Node) Kill() error {
 
 // Stop ends the daemon with SIGTERM; it must be gone within the time.
 func (n *Node) Stop(limit time.Duration) error {
+	limit = pace.Limit(limit)
 	if err := n.daemon.Process.Signal(unix.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("terminate daemon: %w", err)
 	}
@@ -87,7 +89,7 @@ func kill(processes ...usage.Process) error {
 			err = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 		}
 		if err == nil {
-			_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000)
+			_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(pace.Limit(5*time.Second).Milliseconds()))
 		}
 		_ = unix.Close(fd)
 		if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EINTR) {
@@ -180,7 +182,7 @@ func (g *Gate) Open() error {
 // RunSecond tries to start a second daemon with the same arguments, but for those
 // that follow, which must end by itself, and returns what it said.
 func (n *Node) RunSecond(ctx context.Context, but ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, pace.Limit(10*time.Second))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, n.options.Binaries.Node, append(n.arguments(), but...)...)
 	out, err := cmd.CombinedOutput()

@@ -46,7 +46,7 @@ func (n *Node) sweep(ctx context.Context) error {
 	if err := n.killAll(); err != nil {
 		return err
 	}
-	return errors.Join(n.unmountAll(), n.dropBridge(), n.dropCgroups(), ctx.Err())
+	return errors.Join(n.unmountAll(), n.dropBridge(), n.stopSlices(ctx), n.dropCgroups(), ctx.Err())
 }
 
 func (n *Node) killAll() error {
@@ -114,6 +114,18 @@ func (n *Node) dropBridge() error {
 		return err
 	}
 	return netlink.LinkDel(link)
+}
+
+// stopSlices makes systemd forget the node's slices, and with them what is below.
+func (n *Node) stopSlices(ctx context.Context) error {
+	if !Systemd() {
+		return nil
+	}
+	out, err := exec.CommandContext(ctx, "systemctl", "stop", n.cgroupRoot()).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("stop slice %s: %w: %s", n.cgroupRoot(), err, out)
+	}
+	return nil
 }
 
 func (n *Node) dropCgroups() error {
