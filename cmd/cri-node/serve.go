@@ -242,7 +242,8 @@ func reload(ctx context.Context, o serveOptions, n *node) error {
 // reloadable reports whether a key takes effect by a reload.
 func reloadable(key string) bool {
 	switch key {
-	case "image.signatures", "log.level", "runtime.default_capabilities", "runtime.default_env", "runtime.pids_limit", "runtime.seccomp_default":
+	case "image.signatures", "log.level", "runtime.default_capabilities", "runtime.default_env", "runtime.pids_limit", "runtime.seccomp_default",
+		"runtime.device_ownership":
 		return true
 	}
 	return false
@@ -254,5 +255,18 @@ func options(cfg *config.Config) cri.Options {
 		Env:            cfg.Runtime.DefaultEnv,
 		PidsLimit:      cfg.Runtime.PidsLimit,
 		SeccompDefault: cfg.Runtime.SeccompDefault,
+
+		DeviceOwnership:    cfg.Runtime.DeviceOwnership,
+		WithoutHostDevices: withoutHostDevices(cfg),
 	}
+}
+
+// withoutHostDevices names the handlers whose privileged containers do not get
+// the machine's devices.
+func withoutHostDevices(cfg *config.Config) map[string]bool {
+	without := map[string]bool{}
+	for name, h := range cfg.Runtime.Handlers {
+		without[name] = h.PrivilegedWithoutHostDevices
+	}
+	return without
 }

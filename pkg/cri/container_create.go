@@ -130,7 +130,7 @@ func (s *Server) createOptions(ctx context.Context, c *runtime.Container, st *sa
 		return runtime.CreateOptions{}, err
 	}
 	pod.CgroupsPath = cgroupsPath
-	volumes, err := s.mountImages(ctx, c, config)
+	volumes, err := s.mountImages(ctx, c, st, config)
 	if err != nil {
 		return runtime.CreateOptions{}, err
 	}
@@ -148,6 +148,7 @@ func (s *Server) createOptions(ctx context.Context, c *runtime.Container, st *sa
 		},
 		Defaults: spec.Defaults{
 			Capabilities: options.Capabilities, Env: options.Env, PidsLimit: options.PidsLimit, SeccompRuntimeDefault: options.SeccompDefault,
+			DeviceOwnership: options.DeviceOwnership, PrivilegedWithoutHostDevices: options.WithoutHostDevices[handler.Handler()],
 		},
 	})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/runtime"
+	"github.com/cri-node/cri-node/pkg/sandbox"
 )
 
 // imageVolumes are the images that a container's mounts show, by the index of
@@ -25,7 +26,7 @@ type imageVolumes struct {
 
 // mountImages mounts the images that the request wants to see, each once. The
 // mounts go with the container, also where the daemon dies before it is made.
-func (s *Server) mountImages(ctx context.Context, c *runtime.Container, config *runtimeapi.ContainerConfig) (imageVolumes, error) {
+func (s *Server) mountImages(ctx context.Context, c *runtime.Container, st *sandbox.Status, config *runtimeapi.ContainerConfig) (imageVolumes, error) {
 	v := imageVolumes{paths: map[int]string{}, ids: map[int]string{}}
 	mounted := map[string]string{} // image ID to directory
 	for i, m := range config.GetMounts() {
@@ -40,7 +41,7 @@ func (s *Server) mountImages(ctx context.Context, c *runtime.Container, config *
 		dir, ok := mounted[img.ID]
 		if !ok {
 			dir = filepath.Join(c.ImagesDir(), strconv.Itoa(len(mounted)))
-			if err := s.mountImage(ctx, c.ID(), img.ID, dir); err != nil {
+			if err := s.mountImage(ctx, c.ID(), image.Volume{ImageID: img.ID, Target: dir, UserNS: userNS(st)}); err != nil {
 				return v, imageVolumeError(field+".image", err)
 			}
 			mounted[img.ID] = dir
@@ -55,11 +56,11 @@ func (s *Server) mountImages(ctx context.Context, c *runtime.Container, config *
 	return v, nil
 }
 
-func (s *Server) mountImage(ctx context.Context, container, id, dir string) error {
-	if err := os.MkdirAll(dir, 0o711); err != nil {
+func (s *Server) mountImage(ctx context.Context, container string, v image.Volume) error {
+	if err := os.MkdirAll(v.Target, 0o711); err != nil {
 		return err
 	}
-	return s.config.Images.MountVolume(ctx, container, image.Volume{ImageID: id, Target: dir})
+	return s.config.Images.MountVolume(ctx, container, v)
 }
 
 // imageVolumeError begins with the word that kubelet looks for. It wraps no

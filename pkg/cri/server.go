@@ -89,6 +89,11 @@ type Options struct {
 	PidsLimit int64
 	// SeccompDefault confines containers that say nothing about seccomp.
 	SeccompDefault bool
+	// DeviceOwnership gives a container's devices to its user.
+	DeviceOwnership bool
+	// WithoutHostDevices names the handlers whose privileged containers do not
+	// get the machine's devices.
+	WithoutHostDevices map[string]bool
 }
 
 // Server serves CRI.

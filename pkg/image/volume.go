@@ -25,8 +25,9 @@ type Volume struct {
 	ImageID string
 	// Target is the directory to mount on; it must exist.
 	Target string
-	// The mapping of a user namespace goes here: the kernel maps the layers of
-	// an overlay, not the overlay itself.
+	// UserNS shows the owners of files as those that a user namespace maps them
+	// to. The caller must know that ProbeIDMap succeeded. Nil maps nothing.
+	UserNS *linux.UserNS
 }
 
 // volumeRecord is what a container holds of an image that it has mounted.
@@ -79,7 +80,11 @@ func (s *Store) MountVolume(ctx context.Context, containerID string, v Volume) e
 		lower:  append(p.lower, s.path(dirFiller)),
 		target: v.Target, legacy: s.legacyMount, scratch: filepath.Join(dir, "l"),
 	}
-	if err := m.mount(); err != nil {
+	mount := m.mount
+	if v.UserNS != nil {
+		mount = func() error { return s.mountMapped(ctx, containerID, &m, v.UserNS) }
+	}
+	if err := mount(); err != nil {
 		return fmt.Errorf("mount image %s: %w", v.ImageID, err)
 	}
 	return nil

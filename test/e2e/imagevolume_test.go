@@ -229,3 +229,23 @@ func TestArtifactHostile(t *testing.T) {
 	p := e.runPod("")
 	equal(e, "content", e.sh(p, "c", "cat /vol/f", mounting(imageMount("/vol", id, ""))).stdout, "right\n")
 }
+
+// TestImageVolumeUserNS: the files of an image belong to root where root is
+// another on the host.
+func TestImageVolumeUserNS(t *testing.T) {
+	withUserNS(t, func(e *env, handler string) {
+		ref, _ := e.push("volume/userns-"+handler+":1", image.Spec{Layers: [][]image.File{{image.Text("f", "x"), {Name: "g", Mode: 0o640, UID: 1000, GID: 50}}}})
+		id := e.pull(ref)
+		a, err := image.Artifact(image.Text("a/b", "x"))
+		e.must(err)
+		_, err = shared.registry.Push(e.Context(), "artifact/userns:1", a)
+		e.must(err)
+		artifact := e.pull(shared.registry.Ref("artifact/userns:1"))
+		p := e.runPod(handler, mapped)
+		uids, gids := idMappings()
+		withMapping := imageMount("/vol", id, "")
+		withMapping.UidMappings, withMapping.GidMappings = uids, gids
+		r := e.sh(p, "c", "stat -c '%u:%g' /vol/f /vol/g /file /art/a/b /art/a", ofPod(p), mounting(withMapping, imageMount("/file", id, "f"), imageMount("/art", artifact, "")))
+		equal(e, "owners", r.stdout+r.stderr, "0:0\n1000:50\n0:0\n0:0\n0:0\n")
+	})
+}

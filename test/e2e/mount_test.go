@@ -9,10 +9,12 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-node/cri-node/test/e2e/kubelet"
+	"github.com/cri-node/cri-node/test/e2e/node"
 )
 
 // sharedMount is a tmpfs of the test, with shared propagation and a tmpfs in it.
@@ -163,6 +165,69 @@ func TestMountRecursiveReadOnly(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestMountOptions takes rights away from a mount.
+func TestMountOptions(t *testing.T) {
+	eachHandler(t, func(e *env, handler string) {
+		r, err := e.node.Runtime.Status(e.Context(), false)
+		e.must(err)
+		equal(e, "feature", r.Features.GetMountOptions(), true)
+		dir := sharedMount(e.T)
+		e.must(os.WriteFile(dir+"/program", []byte("#!/bin/sh\necho ran\n"), 0o755))
+		e.must(unix.Mknod(dir+"/null", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
+		p := e.runPod(handler)
+		c := e.start(p, "c", []string{"sleep", "1000"}, mounting(
+			&runtimeapi.Mount{HostPath: dir, ContainerPath: "/plain"},
+			&runtimeapi.Mount{HostPath: dir, ContainerPath: "/none", MountOptions: []string{"noexec", "nodev", "nosuid", "noexec"}},
+		))
+		equal(e, "without options", e.exec(c.id, "sh", "-c", "/plain/program; echo x > /plain/null; echo $?"), "ran\n0\n")
+		contains(e, "noexec", e.exec(c.id, "sh", "-c", "/none/program 2>&1; true"), "Permission denied")
+		contains(e, "nodev", e.exec(c.id, "sh", "-c", "(echo x > /none/null) 2>&1; true"), "Permission denied")
+		for line := range strings.Lines(e.exec(c.id, "cat", "/proc/self/mountinfo")) {
+			if f := strings.Fields(line); f[4] == "/none" && !(strings.Contains(f[5], "nosuid") && strings.Contains(f[5], "nodev") && strings.Contains(f[5], "noexec")) {
+				e.Errorf("mount is %s", line)
+			}
+		}
+		for _, option := range []string{"exec", "rw", "rshared", "NOEXEC", "", "noexec,suid"} {
+			e.createRefused(p, codes.InvalidArgument, "config.mounts[0].mount_options[0]", mounting(&runtimeapi.Mount{HostPath: dir, ContainerPath: "/x", MountOptions: []string{option}}))
+		}
+	})
+}
+
+// TestDeviceOwnership gives devices, those of a directory and behind a link too,
+// to the user of the container.
+func TestDeviceOwnership(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(dir+"/devices/sub", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "sub/b"} {
+		if err := unix.Mknod(filepath.Join(dir, "devices", name), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 5))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("devices", dir+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	for _, owned := range []bool{false, true} {
+		t.Run(fmt.Sprint(owned), func(t *testing.T) {
+			e := ownNode(t, node.Options{Number: 34, Config: fmt.Sprintf("[runtime]\ndevice_ownership = %v\n", owned)})
+			want := "0 0"
+			if owned {
+				want = "1000 99"
+			}
+			for handler := range shared.bin.Handlers {
+				p := e.runPod(handler)
+				r := e.sh(p, "c", "stat -c '%u %g' /dev/x/a /dev/x/sub/b; head -c 2 /dev/x/a | wc -c", asUser(1000), func(c *runtimeapi.ContainerConfig) {
+					c.Linux.SecurityContext.RunAsGroup = &runtimeapi.Int64Value{Value: 99}
+					c.Devices = []*runtimeapi.Device{{HostPath: dir + "/link", ContainerPath: "/dev/x", Permissions: "r"}}
+				})
+				read := map[bool]string{false: "0", true: "2"}[owned]
+				equal(e, handler+": owners and bytes", r.stdout, want+"\n"+want+"\n"+read+"\n")
+			}
+		})
+	}
 }
 
 // TestDevices gives a container the devices asked for and no others.

@@ -84,6 +84,7 @@ type Runtime struct {
 	DefaultEnv          []string           `toml:"default_env"`
 	MaxLogLine          Size               `toml:"max_log_line"`
 	CreateTimeout       Duration           `toml:"create_timeout"`
+	DeviceOwnership     bool               `toml:"device_ownership"`
 	CDIDirs             []string           `toml:"cdi_dirs"`
 	HooksDirs           []string           `toml:"hooks_dirs"`
 	DefaultSysctls      map[string]string  `toml:"default_sysctls"`
@@ -103,6 +104,8 @@ type Handler struct {
 	Path string `toml:"path"`
 	// Root is empty where cri-node chooses the runtime's state directory.
 	Root string `toml:"root"`
+	// PrivilegedWithoutHostDevices: see spec.Defaults.
+	PrivilegedWithoutHostDevices bool `toml:"privileged_without_host_devices"`
 }
 
 // Streaming is the section about the HTTP server of exec, attach and

@@ -107,7 +107,7 @@ func TestEachKeyIsDocumented(t *testing.T) {
 	// `# path = ""` of the example counts as key, "# # words" as its comment.
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
-		if rest, ok := strings.CutPrefix(line, "# "); ok && (strings.HasPrefix(rest, "# ") || strings.HasPrefix(rest, "[runtime.handlers.NAME]") || strings.HasSuffix(rest, ` = ""`)) {
+		if rest, ok := strings.CutPrefix(line, "# "); ok && (strings.HasPrefix(rest, "# ") || strings.HasPrefix(rest, "[runtime.handlers.NAME]") || strings.HasSuffix(rest, ` = ""`) || strings.HasSuffix(rest, " = false")) {
 			lines[i] = rest
 		}
 	}
@@ -357,7 +357,7 @@ func TestChanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"image.progress_timeout", "log.level", "runtime.handlers.kata.path", "runtime.handlers.kata.root"}
+	want := []string{"image.progress_timeout", "log.level", "runtime.handlers.kata.path", "runtime.handlers.kata.privileged_without_host_devices", "runtime.handlers.kata.root"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

@@ -157,8 +157,11 @@ func (b *builder) checkMount(field string, m *runtimeapi.Mount) error {
 	if m.GetRecursiveReadOnly() && m.GetImage() == nil && !b.in.Runtime.RRO {
 		return fmt.Errorf("%w: %s.recursive_read_only: the OCI runtime or the kernel has no recursive read-only mounts", crierrors.ErrRROUnsupported, field)
 	}
-	if err := b.checkMountMappings(field, m); err != nil {
-		return err
+	// The owners of an image were mapped when it was mounted on the host.
+	if m.GetImage() == nil || b.in.Pod.UserNS == nil {
+		if err := b.checkMountMappings(field, m); err != nil {
+			return err
+		}
 	}
 	for i, o := range m.GetMountOptions() {
 		if b.in.Runtime.MountOptions != nil && !slices.Contains(b.in.Runtime.MountOptions, o) {

@@ -31,6 +31,9 @@ func (b *builder) setResources(context.Context) error {
 	if m := requested.GetMemoryLimitInBytes(); m > 0 && m < least {
 		return invalid(field+".memory_limit_in_bytes", "%d is less than %d, which this runtime needs to start", m, least)
 	}
+	if requested.GetMemorySwapLimitInBytes() > 0 && requested.GetMemoryLimitInBytes() == 0 {
+		return invalid(field+".memory_swap_limit_in_bytes", "needs memory_limit_in_bytes, which it includes")
+	}
 	actual, err := actualResources(field, requested, b.in.Host)
 	if err != nil {
 		return err

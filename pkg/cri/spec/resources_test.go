@@ -54,6 +54,13 @@ func TestResources(t *testing.T) {
 	}
 }
 
+func TestSwapWithoutMemory(t *testing.T) {
+	in := testInput(t)
+	in.Config.Linux.Resources = &runtimeapi.LinuxContainerResources{MemorySwapLimitInBytes: 1 << 24}
+	_, err := Container(t.Context(), in)
+	wantInvalid(t, err, "config.linux.resources.memory_swap_limit_in_bytes")
+}
+
 func TestResourcesOfMachine(t *testing.T) {
 	in := testInput(t)
 	in.Config.Linux.Resources = &runtimeapi.LinuxContainerResources{HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "1GB", Limit: 1}}}
