@@ -3,22 +3,19 @@ package image
 import (
 	"archive/tar"
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/cri-node/cri-node/pkg/image/layer"
+	"github.com/cri-node/cri-node/pkg/image/diskusage"
 )
 
 // owned is a directory in a tar.
@@ -154,38 +151,6 @@ func TestEscapedPath(t *testing.T) {
 	}
 }
 
-func TestMeasured(t *testing.T) {
-	var m measured
-	var clock atomic.Int64
-	now := func() time.Time { return time.Unix(0, clock.Load()) }
-	var walks atomic.Int64
-	measure := func() (layer.Usage, error) {
-		clock.Add(int64(time.Second))
-		return layer.Usage{Inodes: walks.Add(1)}, nil
-	}
-	get := func(want int64) {
-		t.Helper()
-		if u, err := m.get(now, measure); err != nil || u.Inodes != want {
-			t.Errorf("measurement %d, %v, want %d", u.Inodes, err, want)
-		}
-	}
-	if _, err := m.get(now, func() (layer.Usage, error) { return layer.Usage{}, os.ErrInvalid }); !errors.Is(err, os.ErrInvalid) {
-		t.Error(err)
-	}
-	var wg sync.WaitGroup
-	for range 50 {
-		wg.Go(func() { get(1) })
-	}
-	wg.Wait()
-	clock.Add(int64(usageShare*time.Second) - 1) // the walk took a second
-	get(1)
-	clock.Add(1)
-	get(2)
-	if n := walks.Load(); n != 2 {
-		t.Errorf("%d walks", n)
-	}
-}
-
 func TestRootfsUsage(t *testing.T) {
 	f := newFakeRegistry(t)
 	img := f.push("app", ocispec.Image{}, nil, "latest")
@@ -194,7 +159,7 @@ func TestRootfsUsage(t *testing.T) {
 	if err := s.PrepareRootfs(t.Context(), "c", img.id); err != nil {
 		t.Fatal(err)
 	}
-	before, err := s.RootfsUsage("c")
+	before, _, err := s.RootfsUsage("c", "")
 	if err != nil || before.Inodes != 1 {
 		t.Errorf("%+v, %v", before, err)
 	}
@@ -202,21 +167,28 @@ func TestRootfsUsage(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(upper, "f"), make([]byte, 10000), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := s.RootfsUsage("c"); err != nil || again != before {
-		t.Errorf("measured again at once: %+v, %v", again, err)
-	}
-	if u, err := measureTree(t.Context(), upper); err != nil || u.Inodes != 2 || u.Bytes < 10000 {
-		t.Errorf("%+v, %v", u, err)
-	}
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(errClosed)
-	if _, err := measureTree(ctx, upper); !errors.Is(err, errClosed) {
-		t.Errorf("a walk of a closed store: %v", err)
-	}
-	if err := s.Close(); err != nil {
+	waitUsage(t, s, "c", "", func(u diskusage.Usage) bool { return u.Inodes == 2 && u.Bytes >= 10000 })
+	if err := s.RemoveRootfs(t.Context(), "c"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.RootfsUsage("c"); !errors.Is(err, errClosed) {
-		t.Errorf("closed store: %v", err)
+	if _, _, err := s.RootfsUsage("c", ""); !errdefs.IsNotFound(err) {
+		t.Errorf("usage of a removed rootfs: %v", err)
+	}
+}
+
+// waitUsage asks until the answer is as it should be.
+func waitUsage(t *testing.T, s *Store, id, mount string, ok func(diskusage.Usage) bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		u, _, err := s.RootfsUsage(id, mount)
+		if err == nil && ok(u) {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("usage is %+v, %v", u, err)
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 }

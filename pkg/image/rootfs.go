@@ -47,7 +47,6 @@ type rootfsEntry struct {
 	broken  error
 	made    chan struct{} // closed when PrepareRootfs is through with it
 	failed  error         // what PrepareRootfs then says
-	usage   measured
 }
 
 const (
@@ -90,8 +89,10 @@ func (s *Store) PrepareRootfs(ctx context.Context, containerID, imageID string) 
 	if err := s.makeRootfs(ctx, containerID, entry.record); err != nil {
 		entry.failed = errors.Join(fmt.Errorf("prepare rootfs %s: %w", containerID, err), os.RemoveAll(s.rootfsDir(containerID)))
 		s.leaveRootfs(containerID)
+		return entry.failed
 	}
-	return entry.failed
+	s.usages.Add(containerID, filepath.Join(s.rootfsDir(containerID), rootfsUpper), &newUpper)
+	return nil
 }
 
 // enterRootfs takes the references of a new rootfs, or finds the one that
@@ -127,6 +128,7 @@ func (s *Store) leaveRootfs(containerID string) {
 		return
 	}
 	delete(s.rootfses, containerID)
+	s.usages.Remove(containerID)
 	for _, d := range e.refs {
 		s.unrefLayer(d, false)
 	}
@@ -337,6 +339,7 @@ func (s *Store) recoverRootfses(ctx context.Context) error {
 			klog.FromContext(ctx).Error(entry.broken, "Rootfs cannot be mounted any more", "containerID", id)
 		}
 		s.rootfses[id] = entry
+		s.usages.Add(id, filepath.Join(s.rootfsDir(id), rootfsUpper), nil)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/cri-node/cri-node/pkg/image/diskusage"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
@@ -51,9 +52,7 @@ func TestRootfs(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(target, "etc/b"), []byte(strings.Repeat("x", 10000)), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if u, err := s.RootfsUsage("c1"); err != nil || u.Bytes < 10000 || u.Inodes < 2 {
-			t.Errorf("usage %+v, %v", u, err)
-		}
+		waitUsage(t, s, "c1", target, func(u diskusage.Usage) bool { return u.Bytes >= 10000 && u.Inodes >= 2 })
 		if readFile(t, s.layerDir(layers[0].diffID), layerDiff, "etc/b") != "low" {
 			t.Error("layer was changed")
 		}

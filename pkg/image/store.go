@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/cri-node/cri-node/pkg/image/diskusage"
 	"github.com/cri-node/cri-node/pkg/image/layer"
 	"github.com/cri-node/cri-node/pkg/image/registry"
 	"github.com/cri-node/cri-node/pkg/image/signature"
@@ -84,6 +85,8 @@ type Store struct {
 	policy     atomic.Pointer[signature.Policy]
 	// legacyMount makes overlays with mount(2) alone: on a kernel whose
 	// overlayfs knows nothing newer, and in tests.
+	usages     *diskusage.Accountant
+	// legacyMount forces mount(2) where the kernel has fsopen(2), for tests.
 	legacyMount bool
 	// idmap is set once, by ProbeIDMap.
 	idmap idmapSupport
@@ -144,6 +147,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		rootfses: map[string]*rootfsEntry{},
 
 		legacyMount: oldOverlay(),
+		usages:   diskusage.New(),
 	}
 	s.policy.Store(c.Policy)
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -159,6 +163,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("recover image store: %w", err), lock.Close())
 	}
 	s.work.Go(func() { s.collect(s.ctx) })
+	s.work.Go(func() { s.usages.Run(s.ctx) })
 	s.wakeCollector()
 	return s, nil
 }

@@ -28,6 +28,7 @@ const CgroupRoot = "/sys/fs/cgroup"
 type Cgroups struct {
 	unified bool
 	hybrid  bool
+	root    string            // v2: where the tree is mounted
 	trees   map[string]string // v1: controller -> mount point
 }
 
@@ -38,7 +39,7 @@ func DetectCgroups() (*Cgroups, error) {
 		return nil, &os.PathError{Op: "statfs", Path: CgroupRoot, Err: err}
 	}
 	if st.Type == unix.CGROUP2_SUPER_MAGIC {
-		return &Cgroups{unified: true}, nil
+		return &Cgroups{unified: true, root: CgroupRoot}, nil
 	}
 	entries, err := os.ReadDir(CgroupRoot)
 	if err != nil {
@@ -87,7 +88,7 @@ func (c *Cgroups) HasController(name string) bool {
 func (c *Cgroups) dir(controller, cgroup string) string {
 	cgroup = path.Clean("/" + cgroup)
 	if c.unified {
-		return CgroupRoot + cgroup
+		return c.root + cgroup
 	}
 	return c.trees[controller] + cgroup
 }

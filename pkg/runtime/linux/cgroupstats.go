@@ -1,16 +1,11 @@
 package linux
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
+	"io/fs"
 	"math"
-	"os"
-	"path/filepath"
-	"strconv"
+	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // CgroupStats is what a cgroup has used. A value the kernel does not offer on
@@ -25,85 +20,277 @@ type CgroupStats struct {
 	PageFaults      *uint64
 	MemoryLimit     *uint64 // bytes; nil without a limit
 	Swap            *uint64 // bytes
-	Processes       *uint64
+	SwapLimit       *uint64 // bytes of swap alone; nil without a limit
+	// Tasks counts threads, as the pids controller does.
+	Tasks *uint64
+
+	CPUPressure, MemoryPressure, IOPressure *Pressure
 }
 
-// Stats reads what a cgroup has used. The error is os.ErrNotExist where there
-// is no such cgroup.
-func (c *Cgroups) Stats(cgroup string) (CgroupStats, error) {
-	var s CgroupStats
-	s.Time = time.Now()
-	read := c.readV1
-	if c.unified {
-		read = c.readV2
+// Pressure is what PSI says of one resource (Documentation/accounting/psi.rst).
+type Pressure struct{ Some, Full PressureLine }
+
+// PressureLine is how long some or all tasks waited: shares of time in per cent
+// over the last 10, 60 and 300 seconds, and the sum of it.
+type PressureLine struct {
+	Avg10, Avg60, Avg300 float64
+	Total                time.Duration
+}
+
+// The files that statistics are read from at every call, as indices into the
+// descriptors of a CgroupReader.
+const (
+	fileCPU = iota
+	fileMemory
+	fileMemoryLimit
+	fileMemoryStat
+	fileSwap
+	fileSwapLimit
+	fileTasks
+	fileCPUPressure
+	fileMemoryPressure
+	fileIOPressure
+	statFiles
+)
+
+// statFile is a control file; controller chooses the tree on v1.
+type statFile struct{ controller, name string }
+
+var statFilesV1 = [statFiles]statFile{
+	fileCPU:         {"cpuacct", "cpuacct.usage"},
+	fileMemory:      {"memory", "memory.usage_in_bytes"},
+	fileMemoryLimit: {"memory", "memory.limit_in_bytes"},
+	fileMemoryStat:  {"memory", "memory.stat"},
+	fileSwapLimit:   {"memory", "memory.memsw.limit_in_bytes"},
+	fileTasks:       {"pids", "pids.current"},
+}
+
+var statFilesV2 = [statFiles]statFile{
+	fileCPU:            {"", "cpu.stat"},
+	fileMemory:         {"", "memory.current"},
+	fileMemoryLimit:    {"", "memory.max"},
+	fileMemoryStat:     {"", "memory.stat"},
+	fileSwap:           {"", "memory.swap.current"},
+	fileSwapLimit:      {"", "memory.swap.max"},
+	fileTasks:          {"", "pids.current"},
+	fileCPUPressure:    {"", "cpu.pressure"},
+	fileMemoryPressure: {"", "memory.pressure"},
+	fileIOPressure:     {"", "io.pressure"},
+}
+
+// MaxReaderFiles is how many descriptors a CgroupReader may keep.
+const MaxReaderFiles = statFiles
+
+// CgroupReader reads the statistics of one cgroup again and again. To open a
+// control file costs ten times what reading it does, so the reader can keep
+// them open; that keeps the cgroup from nothing. Its methods may be called by
+// many at once.
+type CgroupReader struct {
+	cgroups *Cgroups
+	cgroup  string
+	keep    bool
+
+	mu    sync.Mutex
+	files [statFiles]keptFile
+}
+
+// Reader returns a reader of a cgroup, which need not exist yet. With keep it
+// holds descriptors until Close.
+func (c *Cgroups) Reader(cgroup string, keep bool) *CgroupReader {
+	return &CgroupReader{cgroups: c, cgroup: cgroup, keep: keep}
+}
+
+// Close lets go of the descriptors. A later Stats opens them again.
+func (r *CgroupReader) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closeLocked()
+}
+
+func (r *CgroupReader) closeLocked() {
+	for i := range r.files {
+		r.files[i].close()
 	}
-	if err := read(cgroup, &s); err != nil {
-		return CgroupStats{}, fmt.Errorf("read statistics of cgroup %s: %w", cgroup, err)
+}
+
+// Stats reads what the cgroup has used. The error is os.ErrNotExist where there
+// is no such cgroup.
+func (r *CgroupReader) Stats() (CgroupStats, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := CgroupStats{Time: time.Now()}
+	read := r.readV1
+	if r.cgroups.unified {
+		read = r.readV2
+	}
+	err := read(&s)
+	if err != nil || !r.keep {
+		r.closeLocked()
+	}
+	if err != nil {
+		return CgroupStats{}, fmt.Errorf("read statistics of cgroup %s: %w", r.cgroup, err)
 	}
 	return s, nil
 }
 
-func (c *Cgroups) readV2(cgroup string, s *CgroupStats) error {
-	dir := c.dir("", cgroup)
+// Stats reads once what a cgroup has used; see CgroupReader.
+func (c *Cgroups) Stats(cgroup string) (CgroupStats, error) {
+	return c.Reader(cgroup, false).Stats()
+}
+
+// read returns the content of a file, in buf. The error is fs.ErrNotExist also
+// for a cgroup that was removed while its files are open.
+func (r *CgroupReader) read(file int, buf []byte) ([]byte, error) {
+	f := statFilesV1[file]
+	if r.cgroups.unified {
+		f = statFilesV2[file]
+	} else if _, ok := r.cgroups.trees[f.controller]; !ok {
+		return nil, fs.ErrNotExist
+	}
+	return r.files[file].read(func() string { return r.cgroups.dir(f.controller, r.cgroup) + "/" + f.name }, buf)
+}
+
+// number reads a file that holds one number.
+func (r *CgroupReader) number(file int) (uint64, error) {
+	var buf [32]byte
+	b, err := r.read(file, buf[:])
+	if err != nil {
+		return 0, err
+	}
+	return parseNumber(b)
+}
+
+// optional is nil for a file that is not there or says "max".
+func (r *CgroupReader) optional(file int) *uint64 {
+	v, err := r.number(file)
+	if err != nil {
+		return nil
+	}
+	return &v
+}
+
+// unlimitedV1 is how v1 says "no limit": a huge number rounded to a page.
+const unlimitedV1 = 1 << 62
+
+func (r *CgroupReader) limitV1(file int) *uint64 {
+	if v := r.optional(file); v != nil && *v < unlimitedV1 {
+		return v
+	}
+	return nil
+}
+
+func (r *CgroupReader) readV1(s *CgroupStats) error {
+	if _, ok := r.cgroups.trees["cpuacct"]; ok {
+		usage, err := r.number(fileCPU)
+		if err != nil {
+			return err
+		}
+		s.CPUNanoseconds = &usage
+	}
+	s.Tasks = r.optional(fileTasks)
+	if _, ok := r.cgroups.trees["memory"]; !ok {
+		return nil
+	}
+	usage, err := r.number(fileMemory)
+	if err != nil {
+		return err
+	}
+	s.MemoryUsage = &usage
+	s.MemoryLimit = r.limitV1(fileMemoryLimit)
+	if both := r.limitV1(fileSwapLimit); both != nil && s.MemoryLimit != nil {
+		s.SwapLimit = ptr(*both - min(*both, *s.MemoryLimit))
+	}
+	var buf [memoryStatSize]byte
+	b, err := r.read(fileMemoryStat, buf[:])
+	if err != nil {
+		return err
+	}
+	const none = math.MaxUint64 // total_swap is there only with swap accounting
+	rss, faults, major, inactive, swap := uint64(0), uint64(0), uint64(0), uint64(0), uint64(none)
+	err = eachKeyed(b, func(key []byte) *uint64 {
+		switch string(key) {
+		case "total_rss":
+			return &rss
+		case "total_pgfault":
+			return &faults
+		case "total_pgmajfault":
+			return &major
+		case "total_inactive_file":
+			return &inactive
+		case "total_swap":
+			return &swap
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.RSS, s.PageFaults, s.MajorPageFaults = &rss, &faults, &major
+	if swap != none {
+		s.Swap = &swap
+	}
+	s.setWorkingSet(inactive)
+	return nil
+}
+
+func (r *CgroupReader) readV2(s *CgroupStats) error {
+	var buf [memoryStatSize]byte
+	b, err := r.read(fileCPU, buf[:])
+	if err != nil {
+		return err
+	}
 	var usec uint64
-	if err := readKeyed(filepath.Join(dir, "cpu.stat"), map[string]*uint64{"usage_usec": &usec}); err != nil {
+	err = eachKeyed(b, func(key []byte) *uint64 {
+		if string(key) == "usage_usec" {
+			return &usec
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	s.CPUNanoseconds = ptr(usec * 1000)
-	s.MemoryUsage = readOptional(filepath.Join(dir, "memory.current"))
-	s.MemoryLimit = readOptional(filepath.Join(dir, "memory.max"))
-	s.Swap = readOptional(filepath.Join(dir, "memory.swap.current"))
-	s.Processes = readOptional(filepath.Join(dir, "pids.current"))
+	s.MemoryUsage = r.optional(fileMemory)
+	s.MemoryLimit = r.optional(fileMemoryLimit)
+	s.Swap = r.optional(fileSwap)
+	s.SwapLimit = r.optional(fileSwapLimit)
+	s.Tasks = r.optional(fileTasks)
+	s.CPUPressure = r.pressure(fileCPUPressure)
+	s.MemoryPressure = r.pressure(fileMemoryPressure)
+	s.IOPressure = r.pressure(fileIOPressure)
+	if b, err = r.read(fileMemoryStat, buf[:]); err != nil {
+		return ignoreNotExist(err) // the memory controller is off
+	}
 	var anon, faults, major, inactive uint64
-	err := readKeyed(filepath.Join(dir, "memory.stat"), map[string]*uint64{
-		"anon": &anon, "pgfault": &faults, "pgmajfault": &major, "inactive_file": &inactive,
+	err = eachKeyed(b, func(key []byte) *uint64 {
+		switch string(key) {
+		case "anon":
+			return &anon
+		case "pgfault":
+			return &faults
+		case "pgmajfault":
+			return &major
+		case "inactive_file":
+			return &inactive
+		}
+		return nil
 	})
 	if err != nil {
-		return ignoreNotExist(err) // the memory controller is off
+		return err
 	}
 	s.RSS, s.PageFaults, s.MajorPageFaults = &anon, &faults, &major
 	s.setWorkingSet(inactive)
 	return nil
 }
 
-func (c *Cgroups) readV1(cgroup string, s *CgroupStats) error {
-	if _, ok := c.trees["cpuacct"]; ok {
-		usage, err := readNumber(filepath.Join(c.dir("cpuacct", cgroup), "cpuacct.usage"))
-		if err != nil {
-			return err
-		}
-		s.CPUNanoseconds = &usage
-	}
-	if _, ok := c.trees["pids"]; ok {
-		s.Processes = readOptional(filepath.Join(c.dir("pids", cgroup), "pids.current"))
-	}
-	if _, ok := c.trees["memory"]; !ok {
+// pressure is nil where the kernel keeps no PSI, or was told not to.
+func (r *CgroupReader) pressure(file int) *Pressure {
+	var buf [256]byte
+	b, err := r.read(file, buf[:])
+	if err != nil {
 		return nil
 	}
-	dir := c.dir("memory", cgroup)
-	usage, err := readNumber(filepath.Join(dir, "memory.usage_in_bytes"))
-	if err != nil {
-		return err
-	}
-	s.MemoryUsage = &usage
-	const unlimited = 1 << 62 // v1 says "no limit" as a huge number rounded to a page
-	if limit := readOptional(filepath.Join(dir, "memory.limit_in_bytes")); limit != nil && *limit < unlimited {
-		s.MemoryLimit = limit
-	}
-	const noSwap = math.MaxUint64 // total_swap is there only with swap accounting
-	rss, faults, major, inactive, swap := uint64(0), uint64(0), uint64(0), uint64(0), uint64(noSwap)
-	err = readKeyed(filepath.Join(dir, "memory.stat"), map[string]*uint64{
-		"total_rss": &rss, "total_pgfault": &faults, "total_pgmajfault": &major, "total_inactive_file": &inactive, "total_swap": &swap,
-	})
-	if err != nil {
-		return err
-	}
-	s.RSS, s.PageFaults, s.MajorPageFaults = &rss, &faults, &major
-	if swap != noSwap {
-		s.Swap = &swap
-	}
-	s.setWorkingSet(inactive)
-	return nil
+	return parsePressure(b)
 }
 
 func (s *CgroupStats) setWorkingSet(inactiveFile uint64) {
@@ -114,70 +301,3 @@ func (s *CgroupStats) setWorkingSet(inactiveFile uint64) {
 }
 
 func ptr(v uint64) *uint64 { return &v }
-
-// readControl reads a control file with three system calls, where os.ReadFile
-// makes seven: a list of statistics reads five files for each container. buf
-// must be larger than the file can be.
-func readControl(file string, buf []byte) (content []byte, err error) {
-	var fd int
-	err = retry(func() (err error) {
-		fd, err = unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		return err
-	})
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: file, Err: err}
-	}
-	var n int
-	err = retry(func() (err error) {
-		n, err = unix.Read(fd, buf)
-		return err
-	})
-	if err := errors.Join(err, unix.Close(fd)); err != nil {
-		return nil, &os.PathError{Op: "read", Path: file, Err: err}
-	}
-	return buf[:n], nil
-}
-
-func readNumber(file string) (uint64, error) {
-	var buf [32]byte
-	b, err := readControl(file, buf[:])
-	if err != nil {
-		return 0, err
-	}
-	return strconv.ParseUint(string(trimSpace(b)), 10, 64)
-}
-
-// readOptional is nil for a file that is not there or says "max".
-func readOptional(file string) *uint64 {
-	v, err := readNumber(file)
-	if err != nil {
-		return nil
-	}
-	return &v
-}
-
-// readKeyed reads a file of "key number" lines into the values asked for; those
-// it does not have keep what they were. Other keys cost next to nothing.
-func readKeyed(file string, want map[string]*uint64) error {
-	var buf [8 << 10]byte
-	b, err := readControl(file, buf[:])
-	if err != nil {
-		return err
-	}
-	for line := range bytes.Lines(b) {
-		key, number, ok := bytes.Cut(line, []byte(" "))
-		if !ok {
-			continue
-		}
-		to, ok := want[string(key)] // does not allocate
-		if !ok {
-			continue
-		}
-		v, err := strconv.ParseUint(string(trimSpace(number)), 10, 64)
-		if err != nil {
-			return fmt.Errorf("%s: %s: %w", file, key, err)
-		}
-		*to = v
-	}
-	return nil
-}
