@@ -57,6 +57,9 @@ func (c *Changes) connect(s *Server) {
 // containerChanged is told of each transition of a container, in order for each
 // of them. It must not block.
 func (s *Server) containerChanged(change runtime.Change) {
+	if change.Kind == runtime.ChangeExited {
+		s.stats.Close(change.Status.ID)
+	}
 	s.containerEvent(change)
 	if change.Kind == runtime.ChangeExited && !change.Status.Infra {
 		s.nri.Exited(change.Status.ID)
@@ -69,6 +72,9 @@ func (s *Server) containerChanged(change runtime.Change) {
 // sandboxChanged is told of each transition of a sandbox, in order for each of
 // them, before the operation that made it is over. It must not block.
 func (s *Server) sandboxChanged(change sandbox.Change) {
+	if change.Kind == sandbox.ChangeNotReady {
+		s.stats.Close(change.Status.ID + podCgroup)
+	}
 	s.sandboxEvent(change)
 	if change.Kind == sandbox.ChangeRemoved {
 		s.drop(change.Status.ID)

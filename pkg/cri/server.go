@@ -17,6 +17,7 @@ import (
 
 	"github.com/cri-node/cri-node/pkg/cri/cdi"
 	"github.com/cri-node/cri-node/pkg/cri/nri"
+	"github.com/cri-node/cri-node/pkg/cri/stats"
 	"github.com/cri-node/cri-node/pkg/cri/streaming"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/runtime"
@@ -115,7 +116,8 @@ type Server struct {
 	stopping sync.Map
 	views    viewCache
 	nri      *nri.Manager // nil without NRI
-	samples  cpuSamples
+	stats    *stats.Collector
+	metrics  metricTable
 	host     host
 	events   *eventLog
 }
@@ -143,6 +145,8 @@ func New(ctx context.Context, c Config) *Server {
 		creates: operations[containerKey]{limit: createLimit, life: life},
 		host:    askHost(c.Cgroups),
 		events:  newEventLog(),
+		stats:   stats.New(c.Cgroups),
+		metrics: newMetricTable(c.Cgroups.Offers()),
 	}
 	s.options.Store(&c.Options)
 	s.prepareNRI(ctx)

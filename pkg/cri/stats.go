@@ -4,67 +4,38 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"sync"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-node/cri-node/pkg/cri/stats"
 	"github.com/cri-node/cri-node/pkg/runtime"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
-// cpuSamples remembers each container's last reading, so that the next one
-// tells how much CPU it uses now.
-type cpuSamples struct {
-	mu   sync.Mutex
-	last map[string]cpuSample
-}
-
-type cpuSample struct {
-	at    time.Time
-	usage uint64 // nanoseconds since the container's cgroup was made
-	rate  uint64 // nanocores, as of at
-}
-
-// minSample is how far apart two readings must be for a rate to mean anything.
-const minSample = 100 * time.Millisecond
-
-// rate notes a reading and returns the usage in nanocores since the one before;
-// ok is false for the first.
-func (c *cpuSamples) rate(id string, at time.Time, usage uint64) (rate uint64, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	last, ok := c.last[id]
-	if ok && at.Sub(last.at) < minSample {
-		return last.rate, last.rate > 0
-	}
-	if ok && usage >= last.usage {
-		rate = uint64(float64(usage-last.usage) / at.Sub(last.at).Seconds())
-	}
-	if c.last == nil {
-		c.last = map[string]cpuSample{}
-	}
-	c.last[id] = cpuSample{at: at, usage: usage, rate: rate}
-	return rate, ok
-}
-
-// ContainerStats reads what one container uses.
+// ContainerStats reads what one container uses. One that does not run uses
+// nothing but its writable layer.
 func (s *Server) ContainerStats(_ context.Context, r *runtimeapi.ContainerStatsRequest) (*runtimeapi.ContainerStatsResponse, error) {
 	c, err := s.findContainer(r.GetContainerId())
 	if err != nil {
 		return nil, err
 	}
-	stats, err := s.containerStats(c)
-	if err != nil {
+	st := c.Status()
+	sample, err := s.stats.Sample(statsTarget(st))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && c.Status().State != runtime.Running:
+		sample.Time = time.Now() // it has ended, and its cgroup with it
+	case err != nil:
 		return nil, err
 	}
-	return &runtimeapi.ContainerStatsResponse{Stats: stats}, nil
+	return &runtimeapi.ContainerStatsResponse{Stats: s.containerStats(c, st, sample)}, nil
 }
 
 // ListContainerStats reads what the running containers that match use.
 func (s *Server) ListContainerStats(_ context.Context, r *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
 	f := r.GetFilter()
-	response := &runtimeapi.ListContainerStatsResponse{}
+	var running []*runtime.Container
+	var targets []stats.Target
 	for _, c := range s.config.Containers.List() {
 		st := c.Status()
 		if st.Infra || st.State != runtime.Running ||
@@ -73,55 +44,58 @@ func (s *Server) ListContainerStats(_ context.Context, r *runtimeapi.ListContain
 			!selects(f.GetLabelSelector(), st.Labels) {
 			continue
 		}
-		stats, err := s.containerStats(c)
-		if err != nil {
+		running, targets = append(running, c), append(targets, statsTarget(st))
+	}
+	response := &runtimeapi.ListContainerStatsResponse{Stats: make([]*runtimeapi.ContainerStats, 0, len(running))}
+	for i, result := range s.stats.Samples(targets) {
+		if result.Err != nil {
 			continue // it has gone meanwhile
 		}
-		response.Stats = append(response.Stats, stats)
+		response.Stats = append(response.Stats, s.containerStats(running[i], running[i].Status(), result.Sample))
 	}
 	return response, nil
 }
 
-func (s *Server) containerStats(c *runtime.Container) (*runtimeapi.ContainerStats, error) {
-	st := c.Status()
-	stats := &runtimeapi.ContainerStats{Attributes: &runtimeapi.ContainerAttributes{
-		Id:          st.ID,
-		Metadata:    containerMetadata(st),
-		Labels:      st.Labels,
-		Annotations: st.Annotations,
-	}}
-	usage, err := c.Stats()
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && st.State != runtime.Running:
-		usage.Time = time.Now() // it has ended, and its cgroup with it
-	case err != nil:
-		return nil, err
+// statsTarget is the cgroup of a container.
+func statsTarget(st *runtime.Status) stats.Target {
+	return stats.Target{ID: st.ID, Cgroup: st.Cgroup, Since: st.StartedAt, Keep: st.State == runtime.Running}
+}
+
+// containerStats puts a reading into CRI's words.
+func (s *Server) containerStats(c *runtime.Container, st *runtime.Status, sample stats.Sample) *runtimeapi.ContainerStats {
+	at := sample.Time.UnixNano()
+	out := &runtimeapi.ContainerStats{
+		Attributes: &runtimeapi.ContainerAttributes{
+			Id:          st.ID,
+			Metadata:    containerMetadata(st),
+			Labels:      st.Labels,
+			Annotations: st.Annotations,
+		},
+		Cpu:    cpuUsage(sample),
+		Memory: memoryUsage(sample.CgroupStats),
+		Swap:   swapUsage(sample.CgroupStats),
 	}
-	stats.Cpu = s.cpuUsage(st.ID, usage)
-	stats.Memory = memoryUsage(usage)
-	if usage.Swap != nil {
-		stats.Swap = &runtimeapi.SwapUsage{Timestamp: usage.Time.UnixNano(), SwapUsageBytes: number(usage.Swap)}
+	if sample.IOPressure != nil {
+		out.Io = &runtimeapi.IoUsage{Timestamp: at, Psi: psi(sample.IOPressure)}
 	}
-	if layer, err := s.config.Images.RootfsUsage(st.ID); err == nil {
-		stats.WritableLayer = &runtimeapi.FilesystemUsage{
-			Timestamp:  usage.Time.UnixNano(),
+	if layer, asOf, err := s.config.Images.RootfsUsage(st.ID, c.RootfsPath()); err == nil {
+		out.WritableLayer = &runtimeapi.FilesystemUsage{
+			Timestamp:  asOf.UnixNano(),
 			FsId:       &runtimeapi.FilesystemIdentifier{Mountpoint: s.config.Root},
 			UsedBytes:  &runtimeapi.UInt64Value{Value: uint64(layer.Bytes)},
 			InodesUsed: &runtimeapi.UInt64Value{Value: uint64(layer.Inodes)},
 		}
 	}
-	return stats, nil
+	return out
 }
 
-func (s *Server) cpuUsage(id string, u linux.CgroupStats) *runtimeapi.CpuUsage {
-	cpu := &runtimeapi.CpuUsage{Timestamp: u.Time.UnixNano(), UsageCoreNanoSeconds: number(u.CPUNanoseconds)}
-	if u.CPUNanoseconds == nil {
-		return cpu
+func cpuUsage(sample stats.Sample) *runtimeapi.CpuUsage {
+	return &runtimeapi.CpuUsage{
+		Timestamp:            sample.Time.UnixNano(),
+		UsageCoreNanoSeconds: number(sample.CPUNanoseconds),
+		UsageNanoCores:       number(sample.NanoCores),
+		Psi:                  psi(sample.CPUPressure),
 	}
-	if rate, ok := s.samples.rate(id, u.Time, *u.CPUNanoseconds); ok {
-		cpu.UsageNanoCores = &runtimeapi.UInt64Value{Value: rate}
-	}
-	return cpu
 }
 
 func memoryUsage(u linux.CgroupStats) *runtimeapi.MemoryUsage {
@@ -132,12 +106,40 @@ func memoryUsage(u linux.CgroupStats) *runtimeapi.MemoryUsage {
 		RssBytes:        number(u.RSS),
 		PageFaults:      number(u.PageFaults),
 		MajorPageFaults: number(u.MajorPageFaults),
+		Psi:             psi(u.MemoryPressure),
 	}
-	if u.MemoryLimit != nil && u.WorkingSet != nil {
-		available := *u.MemoryLimit - min(*u.WorkingSet, *u.MemoryLimit)
-		m.AvailableBytes = &runtimeapi.UInt64Value{Value: available}
-	}
+	m.AvailableBytes = rest(u.MemoryLimit, u.WorkingSet)
 	return m
+}
+
+// swapUsage is nil without swap accounting.
+func swapUsage(u linux.CgroupStats) *runtimeapi.SwapUsage {
+	if u.Swap == nil {
+		return nil
+	}
+	return &runtimeapi.SwapUsage{
+		Timestamp:          u.Time.UnixNano(),
+		SwapUsageBytes:     number(u.Swap),
+		SwapAvailableBytes: rest(u.SwapLimit, u.Swap),
+	}
+}
+
+// rest is what a limit leaves; nil where there is no limit.
+func rest(limit, used *uint64) *runtimeapi.UInt64Value {
+	if limit == nil || used == nil {
+		return nil
+	}
+	return &runtimeapi.UInt64Value{Value: *limit - min(*used, *limit)}
+}
+
+func psi(p *linux.Pressure) *runtimeapi.PsiStats {
+	if p == nil {
+		return nil
+	}
+	line := func(l linux.PressureLine) *runtimeapi.PsiData {
+		return &runtimeapi.PsiData{Total: uint64(l.Total), Avg10: l.Avg10, Avg60: l.Avg60, Avg300: l.Avg300}
+	}
+	return &runtimeapi.PsiStats{Full: line(p.Full), Some: line(p.Some)}
 }
 
 // number is nil for what the kernel does not offer.
@@ -146,10 +148,4 @@ func number(v *uint64) *runtimeapi.UInt64Value {
 		return nil
 	}
 	return &runtimeapi.UInt64Value{Value: *v}
-}
-
-func (c *cpuSamples) drop(id string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.last, id)
 }

@@ -124,5 +124,6 @@ func (s *Server) containerView(st *runtime.Status) *containerView {
 // drop forgets what is kept in memory of an object that is gone.
 func (s *Server) drop(id string) {
 	s.views.drop(id)
-	s.samples.drop(id)
+	s.stats.Drop(id)
+	s.stats.Drop(id + podCgroup)
 }

@@ -83,10 +83,9 @@ type Store struct {
 	partial    atomic.Int64 // bytes of unfinished downloads
 	buffers    sync.Pool
 	policy     atomic.Pointer[signature.Policy]
+	usages     *diskusage.Accountant
 	// legacyMount makes overlays with mount(2) alone: on a kernel whose
 	// overlayfs knows nothing newer, and in tests.
-	usages     *diskusage.Accountant
-	// legacyMount forces mount(2) where the kernel has fsopen(2), for tests.
 	legacyMount bool
 	// idmap is set once, by ProbeIDMap.
 	idmap idmapSupport

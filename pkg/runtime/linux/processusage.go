@@ -41,6 +41,16 @@ func (c *Cgroups) ProcessUsage(cgroup string) (ProcessUsage, error) {
 	return u, nil
 }
 
+// CountProcesses counts the processes of a cgroup and those below it. One that is
+// not there has none.
+func (c *Cgroups) CountProcesses(cgroup string) uint64 {
+	pids, err := c.processesOf(c.dir(c.anyController(), cgroup))
+	if err != nil {
+		return 0
+	}
+	return uint64(len(pids))
+}
+
 // anyController names a tree that every runtime puts its processes in.
 func (c *Cgroups) anyController() string {
 	for _, name := range []string{"pids", "memory", "cpuacct", "cpu"} {
