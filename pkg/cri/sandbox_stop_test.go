@@ -9,6 +9,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-node/cri-node/pkg/cri/stats"
 	"github.com/cri-node/cri-node/pkg/runtime"
 	"github.com/cri-node/cri-node/pkg/sandbox"
 	"github.com/cri-node/cri-node/pkg/sandbox/network"
@@ -39,7 +40,7 @@ func TestRemovePodSandboxByPrefix(t *testing.T) {
 	if err := sandboxes.Recover(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{config: Config{Sandboxes: sandboxes, Containers: runtime.NewManager(runtime.Config{})}}
+	s := &Server{config: Config{Sandboxes: sandboxes, Containers: runtime.NewManager(runtime.Config{})}, stats: stats.New(nil)}
 	if _, err := s.RemovePodSandbox(t.Context(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: "a"}); err == nil {
 		t.Error("two pods begin with a")
 	}
