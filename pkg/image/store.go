@@ -146,7 +146,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		rootfses: map[string]*rootfsEntry{},
 
 		legacyMount: oldOverlay(),
-		usages:   diskusage.New(),
+		usages:      diskusage.New(),
 	}
 	s.policy.Store(c.Policy)
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
