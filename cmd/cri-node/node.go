@@ -196,14 +196,17 @@ func (n *node) openNetwork(ctx context.Context, cfg *config.Config) (*network.Ne
 		return nil, err
 	}
 	net, err := network.New(network.Config{
-		ConfDir:    cfg.Network.ConfDir,
-		PluginDirs: cfg.CNIPluginDirs(exeDir),
-		CacheDir:   filepath.Join(cfg.Root, "cni"),
-		InProcess:  cfg.Network.InProcess,
+		ConfDir: cfg.Network.ConfDir,
+
+		ConfTemplate: cfg.Network.ConfTemplate,
+		PluginDirs:   cfg.CNIPluginDirs(exeDir),
+		CacheDir:     filepath.Join(cfg.Root, "cni"),
+		InProcess:    cfg.Network.InProcess,
 		DefaultNetwork: network.DefaultNetwork{
 			Disabled: !cfg.Network.Default,
 			Bridge:   cfg.Network.DefaultBridge,
 			Subnets:  cfg.Network.DefaultSubnets,
+			Fixed:    cfg.IsSet("network.default_subnets"),
 			DataDir:  cfg.Network.DataDir,
 		},
 	})

@@ -9,7 +9,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/nri/pkg/api"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -157,15 +156,16 @@ func (s *Server) updateLimits(ctx context.Context, c *runtime.Container, update 
 	if err != nil {
 		return err
 	}
-	return c.Update(ctx, func(st *runtime.Status) (*specs.LinuxResources, []byte, error) {
+	return c.Update(ctx, func(st *runtime.Status) (runtime.Limits, error) {
 		view := s.containerView(st)
 		base := created.Linux.Resources
 		if view.Limits != nil {
 			base = view.Limits
 		}
-		limits, err := spec.UpdateLimits(spec.Limits{OCI: base, CRI: view.Config.GetLinux().GetResources()}, update, s.specHost())
+		current := spec.Limits{OCI: base, CRI: view.Config.GetLinux().GetResources()}
+		limits, err := spec.UpdateLimits(current, update, s.specHost())
 		if err != nil {
-			return nil, nil, err
+			return runtime.Limits{}, err
 		}
 		limits.OCI.Devices = nil // what a container may open is not up for change
 		next := *view
@@ -173,8 +173,12 @@ func (s *Server) updateLimits(ctx context.Context, c *runtime.Container, update 
 			next.Limits = limits.OCI
 		}
 		next.Config = withResources(view.Config, limits.CRI)
+		old, err := spec.RestoreLimits(current, limits)
+		if err != nil {
+			return runtime.Limits{}, err
+		}
 		request, err := next.encode()
-		return limits.OCI, request, err
+		return runtime.Limits{New: limits.OCI, Old: old, Request: request}, err
 	})
 }
 

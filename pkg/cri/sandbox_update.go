@@ -7,6 +7,8 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-node/cri-node/pkg/cri/spec"
 )
 
 // UpdatePodSandboxResources takes note of the limits kubelet has given a pod's
@@ -18,6 +20,9 @@ func (s *Server) UpdatePodSandboxResources(ctx context.Context, r *runtimeapi.Up
 	}
 	if r.GetOverhead() == nil && r.GetResources() == nil {
 		return nil, fmt.Errorf("overhead, resources: both are missing: %w", errdefs.ErrInvalidArgument)
+	}
+	if err := spec.ValidateSandboxResources("", r.GetOverhead(), r.GetResources()); err != nil {
+		return nil, err
 	}
 	if err := s.nri.UpdatePodSandbox(ctx, sb.ID(), r.GetOverhead(), r.GetResources()); err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,8 @@ type Network interface {
 	Status(ctx context.Context) error
 	// Info describes the network configuration in use.
 	Info() network.Info
+	// SetPodCIDRs tells it which addresses pods get from now on.
+	SetPodCIDRs(cidrs []netip.Prefix) error
 }
 
 // Config of a Server.

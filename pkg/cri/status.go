@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	goruntime "runtime"
+	"strings"
 
+	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-node/cri-node/pkg/runtime/oci"
@@ -123,8 +126,23 @@ func (s *Server) cgroupDriver() runtimeapi.CgroupDriver {
 	return runtimeapi.CgroupDriver_CGROUPFS
 }
 
-// UpdateRuntimeConfig takes the node's pod CIDR. The network is configured by
-// CNI files or by this daemon's own configuration, so there is nothing to do.
-func (s *Server) UpdateRuntimeConfig(context.Context, *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
+// UpdateRuntimeConfig takes the node's pod CIDRs, one or one of each family with
+// a comma between them. A request without any changes nothing.
+func (s *Server) UpdateRuntimeConfig(_ context.Context, r *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
+	text := r.GetRuntimeConfig().GetNetworkConfig().GetPodCidr()
+	if text == "" {
+		return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
+	}
+	var cidrs []netip.Prefix
+	for part := range strings.SplitSeq(text, ",") {
+		cidr, err := netip.ParsePrefix(strings.TrimSpace(part))
+		if err != nil {
+			return nil, fmt.Errorf("runtime_config.network_config.pod_cidr: %q is no CIDR: %w", part, errdefs.ErrInvalidArgument)
+		}
+		cidrs = append(cidrs, cidr)
+	}
+	if err := s.config.Network.SetPodCIDRs(cidrs); err != nil {
+		return nil, fmt.Errorf("runtime_config.network_config: %w", err)
+	}
 	return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
 }

@@ -197,8 +197,8 @@ func TestUpdatesAtOnce(t *testing.T) {
 	var wait sync.WaitGroup
 	for range updates {
 		wait.Go(func() {
-			err := c.Update(t.Context(), func(s *Status) (*specs.LinuxResources, []byte, error) {
-				return &specs.LinuxResources{}, append(slices.Clone(s.Request), 'x'), nil
+			err := c.Update(t.Context(), func(s *Status) (Limits, error) {
+				return Limits{New: &specs.LinuxResources{}, Request: append(slices.Clone(s.Request), 'x')}, nil
 			})
 			if err != nil {
 				t.Error(err)

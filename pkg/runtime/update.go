@@ -9,10 +9,19 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
+// Limits is one update of a container's resource limits.
+type Limits struct {
+	// New is to be put in force, and Old restores what was before it.
+	New, Old *specs.LinuxResources
+	// Request replaces what the caller keeps with the container.
+	Request []byte
+}
+
 // Update changes the container's resource limits and, only if that succeeded,
 // what the caller keeps with it. It gets both from change, which is given what
-// the update before it has left.
-func (c *Container) Update(ctx context.Context, change func(*Status) (resources *specs.LinuxResources, request []byte, err error)) error {
+// the update before it has left. After an error the old limits are in force:
+// an OCI runtime that fails may have set some of the new ones.
+func (c *Container) Update(ctx context.Context, change func(*Status) (Limits, error)) error {
 	unlock, err := c.lock(ctx)
 	if err != nil {
 		return err
@@ -21,22 +30,35 @@ func (c *Container) Update(ctx context.Context, change func(*Status) (resources 
 	if s := c.Status().State; s != Created && s != Running {
 		return fmt.Errorf("container %s is %s: %w", c.id, s, errdefs.ErrFailedPrecondition)
 	}
+	limits, err := change(c.Status())
+	if err != nil {
+		return err
+	}
+	err = c.setLimits(ctx, limits.New)
+	if err == nil {
+		err = c.SetRequest(limits.Request)
+	}
+	if err == nil || limits.Old == nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
+	defer cancel()
+	if back := c.setLimits(ctx, limits.Old); back != nil {
+		return fmt.Errorf("%w; restore the limits before: %w", err, back)
+	}
+	return err
+}
+
+func (c *Container) setLimits(ctx context.Context, limits *specs.LinuxResources) error {
 	runtime, err := c.driver()
 	if err != nil {
 		return err
 	}
-	resources, request, err := change(c.Status())
-	if err != nil {
-		return err
-	}
-	document, err := json.Marshal(resources)
+	document, err := json.Marshal(limits)
 	if err != nil {
 		return fmt.Errorf("encode resources: %w", err)
 	}
-	if err := runtime.Update(ctx, c.id, c.logFile(), document); err != nil {
-		return err
-	}
-	return c.SetRequest(request)
+	return runtime.Update(ctx, c.id, c.logFile(), document)
 }
 
 // ReopenLog makes the monitor open the log file anew, after somebody renamed

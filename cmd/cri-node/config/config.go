@@ -65,6 +65,7 @@ type Image struct {
 // Network is the section about CNI.
 type Network struct {
 	ConfDir        string         `toml:"conf_dir"`
+	ConfTemplate   string         `toml:"conf_template"`
 	PluginDirs     []string       `toml:"plugin_dirs"`
 	InProcess      bool           `toml:"in_process"`
 	Default        bool           `toml:"default"`
@@ -124,6 +125,12 @@ type Streaming struct {
 type Debug struct {
 	// Pprof is the absolute path of a unix socket, or empty.
 	Pprof string `toml:"pprof"`
+}
+
+// IsSet reports whether a file or a flag has set a key, by its dotted name.
+func (c *Config) IsSet(key string) bool {
+	_, ok := c.origins[key]
+	return ok
 }
 
 //go:embed default.toml

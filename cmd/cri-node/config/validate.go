@@ -127,6 +127,9 @@ func (v *validator) streaming(s Streaming) {
 func (v *validator) network(n Network) {
 	v.check("network.conf_dir", absolute(n.ConfDir))
 	v.absolutePaths("network.plugin_dirs", n.PluginDirs)
+	if n.ConfTemplate != "" {
+		v.check("network.conf_template", absolute(n.ConfTemplate))
+	}
 	if n.DataDir != "" {
 		v.check("network.data_dir", absolute(n.DataDir))
 	}

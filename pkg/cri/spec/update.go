@@ -36,18 +36,66 @@ func UpdateLimits(current Limits, update *runtimeapi.LinuxContainerResources, ho
 	if err := validateResources(field, merged, host.CgroupV2); err != nil {
 		return Limits{}, err
 	}
+	oci, err := applied(current.OCI, merged)
+	if err != nil {
+		return Limits{}, err
+	}
+	return Limits{OCI: oci, CRI: merged}, nil
+}
+
+// applied returns a copy of OCI limits with those of CRI laid over it.
+func applied(base *specs.LinuxResources, limits *runtimeapi.LinuxContainerResources) (*specs.LinuxResources, error) {
 	oci := &specs.LinuxResources{}
-	if current.OCI != nil {
-		doc, err := json.Marshal(current.OCI)
+	if base != nil {
+		doc, err := json.Marshal(base)
 		if err != nil {
-			return Limits{}, fmt.Errorf("encode resources: %w", err)
+			return nil, fmt.Errorf("encode resources: %w", err)
 		}
 		if err := json.Unmarshal(doc, oci); err != nil {
-			return Limits{}, fmt.Errorf("decode resources: %w", err)
+			return nil, fmt.Errorf("decode resources: %w", err)
 		}
 	}
-	ApplyResources(oci, merged)
-	return Limits{OCI: oci, CRI: merged}, nil
+	ApplyResources(oci, limits)
+	return oci, nil
+}
+
+// RestoreLimits returns what brings a container whose update to next has failed
+// on the way back to current: what next sets and current does not is given the
+// kernel's own default.
+func RestoreLimits(current, next Limits) (*specs.LinuxResources, error) {
+	base := current.CRI
+	if base == nil {
+		base = &runtimeapi.LinuxContainerResources{}
+	}
+	old, err := applied(current.OCI, base)
+	if err != nil {
+		return nil, err
+	}
+	old.Devices = nil
+	const unlimited, defaultShares = int64(-1), uint64(1024)
+	if m := next.OCI.Memory; m != nil {
+		if old.Memory == nil {
+			old.Memory = &specs.LinuxMemory{}
+		}
+		if m.Limit != nil && old.Memory.Limit == nil {
+			old.Memory.Limit = new(unlimited)
+		}
+		if m.Swap != nil && old.Memory.Swap == nil {
+			old.Memory.Swap = new(unlimited)
+		}
+	}
+	if c := next.OCI.CPU; c != nil {
+		if old.CPU == nil {
+			old.CPU = &specs.LinuxCPU{}
+		}
+		if c.Quota != nil && old.CPU.Quota == nil {
+			old.CPU.Quota = new(unlimited)
+		}
+		if c.Shares != nil && old.CPU.Shares == nil {
+			old.CPU.Shares = new(defaultShares)
+		}
+	}
+	return old, nil
 }
 
 // MergeResources returns current with the fields that update sets. The oom

@@ -153,19 +153,20 @@ func validateSandboxLinux(l *runtimeapi.LinuxPodSandboxConfig) error {
 			return invalid(field, "value of %s has control characters or is too long", quote(k))
 		}
 	}
-	for _, r := range []struct {
-		field string
-		res   *runtimeapi.LinuxContainerResources
-	}{
-		{"config.linux.overhead", l.GetOverhead()},
-		{"config.linux.resources", l.GetResources()},
-	} {
-		// Sums that are only shown, so the machine does not matter.
-		if err := validateResourceSums(r.field, r.res); err != nil {
-			return err
-		}
+	if err := ValidateSandboxResources("config.linux.", l.GetOverhead(), l.GetResources()); err != nil {
+		return err
 	}
 	return validateSandboxSecurity(l.GetSecurityContext())
+}
+
+// ValidateSandboxResources checks the limits of a pod, which are sums that are
+// only shown, so that the machine does not matter. prefix begins the fields'
+// names.
+func ValidateSandboxResources(prefix string, overhead, resources *runtimeapi.LinuxContainerResources) error {
+	if err := validateResourceSums(prefix+"overhead", overhead); err != nil {
+		return err
+	}
+	return validateResourceSums(prefix+"resources", resources)
 }
 
 // validateCgroupParent accepts a path below the root of the hierarchy, or the

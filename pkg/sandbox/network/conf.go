@@ -87,7 +87,7 @@ func (n *Network) defaultConf() (*conf, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := n.cfg.DefaultNetwork.confList(ipv6)
+	list, err := n.defaultNetwork().confList(ipv6)
 	if err != nil {
 		return nil, err
 	}

@@ -65,6 +65,7 @@ type (
 		IsGateway   bool     `json:"isGateway"`
 		IPMasq      bool     `json:"ipMasq"`
 		HairpinMode bool     `json:"hairpinMode"`
+		Force       bool     `json:"forceAddress,omitempty"`
 		IPAM        ipamJSON `json:"ipam"`
 	}
 	ipamJSON struct {
@@ -106,7 +107,7 @@ func (d DefaultNetwork) confList(ipv6 bool) (*libcni.NetworkConfigList, error) {
 		CNIVersion: defaultCNIVersion,
 		Name:       defaultNetworkName,
 		Plugins: []any{
-			bridgeJSON{Type: "bridge", Bridge: d.Bridge, IsGateway: true, IPMasq: true, HairpinMode: true, IPAM: ipam},
+			bridgeJSON{Type: "bridge", Bridge: d.Bridge, IsGateway: true, IPMasq: true, HairpinMode: true, Force: d.replace, IPAM: ipam},
 			portmapJSON{Type: "portmap", Capabilities: map[string]bool{"portMappings": true}},
 		},
 	})

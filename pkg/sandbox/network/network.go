@@ -28,6 +28,9 @@ type Config struct {
 	ConfDir string
 	// PluginDirs are searched in order for plugins; default /opt/cni/bin.
 	PluginDirs []string
+	// ConfTemplate is a text/template of a configuration, which SetPodCIDRs
+	// fills in and puts into ConfDir; "" means none.
+	ConfTemplate string
 	// CacheDir keeps intents and results; default /var/lib/cni. It must
 	// survive the process, and should survive the boot.
 	CacheDir string
@@ -49,8 +52,12 @@ type DefaultNetwork struct {
 	// Subnets has at most one IPv4 and one IPv6 prefix; default 10.87.0.0/24
 	// and fd6c:7e3b:91d4::/64. IPv6 is left out where the kernel has none.
 	Subnets []netip.Prefix
+	// Fixed: Subnets are the operator's, and SetPodCIDRs does not change them.
+	Fixed bool
 	// DataDir keeps the address reservations; default /var/lib/cni/networks.
 	DataDir string
+	// replace: the bridge may have another address, which goes.
+	replace bool
 }
 
 // Network attaches pods to the configured CNI network.
@@ -63,6 +70,9 @@ type Network struct {
 	check statusCache
 
 	reloading sync.Mutex // orders reloads; never held by Status or Attach
+
+	settingCIDRs sync.Mutex // orders SetPodCIDRs; comes before reloading
+	podCIDRs     atomic.Pointer[[]netip.Prefix]
 
 	// Set by Start, constant afterwards.
 	started  bool
@@ -102,6 +112,7 @@ func New(cfg Config) (*Network, error) {
 		rtnl:   semaphore.NewWeighted(int64(cfg.MaxParallel)),
 		live:   map[string]bool{},
 	}
+	n.restorePodCIDRs()
 	n.reload()
 	return n, nil
 }
