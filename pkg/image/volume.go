@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/containerd/errdefs"
@@ -118,7 +119,7 @@ func (s *Store) enterVolume(containerID, imageID string) (planned, error) {
 		e.refs = append(e.refs, d)
 	}
 	// A new slice each time: the last one may be being written.
-	e.volumes = append(e.volumes[:len(e.volumes):len(e.volumes)], volumeRecord{Image: st.record.ID, Layers: st.record.Layers})
+	e.volumes = append(slices.Clip(e.volumes), volumeRecord{Image: st.record.ID, Layers: st.record.Layers})
 	p := planned{all: e.volumes, artifact: img.Artifact}
 	if img.Artifact == nil {
 		p.lower = s.stackDirs(img.Layers)

@@ -58,11 +58,13 @@ func (f *hostFinder) find(domain string) ([]docker.RegistryHost, error) {
 }
 
 // hardenClient bounds what a registry can make us read before its body, and
-// keeps a connection for each layer that is downloaded in parallel.
-func hardenClient(c *http.Client) error {
+// keeps a connection for each layer that is downloaded in parallel. The caller
+// holds s.mu.
+func (s *Session) hardenClient(c *http.Client) error {
 	if t, ok := c.Transport.(*http.Transport); ok {
 		t.MaxResponseHeaderBytes = 1 << 20
 		t.MaxIdleConnsPerHost = t.MaxIdleConns
+		s.transports = append(s.transports, t)
 	}
 	return nil
 }

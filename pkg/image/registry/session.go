@@ -48,6 +48,9 @@ type Session struct {
 
 	mu    sync.Mutex
 	hosts map[string][]docker.RegistryHost
+	// transports are those below all hosts' clients: what the library wraps
+	// around some of them does not pass on that connections are to be closed.
+	transports []*http.Transport
 }
 
 // NewSession prepares a session for the repository, and the tag or digest, that
@@ -68,7 +71,7 @@ func NewSession(ctx context.Context, c Config, name reference.Named, a *Auth) (*
 	s.scrub.add(given)
 	finder := &hostFinder{config: c, name: name, given: given, server: a.server(), scrub: &s.scrub}
 	finder.configure = dockerconfig.ConfigureHosts(quiet(context.WithoutCancel(ctx)),
-		dockerconfig.HostOptions{HostDir: finder.hostDir, UpdateClient: hardenClient})
+		dockerconfig.HostOptions{HostDir: finder.hostDir, UpdateClient: s.hardenClient})
 	s.resolver = docker.NewResolver(docker.ResolverOptions{
 		Headers: http.Header{"User-Agent": []string{c.UserAgent}},
 		Hosts: func(domain string) ([]docker.RegistryHost, error) {
@@ -98,10 +101,8 @@ func (s *Session) hostsOf(domain string, f *hostFinder) ([]docker.RegistryHost, 
 func (s *Session) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, hosts := range s.hosts {
-		for _, h := range hosts {
-			h.Client.CloseIdleConnections()
-		}
+	for _, t := range s.transports {
+		t.CloseIdleConnections()
 	}
 }
 

@@ -78,10 +78,3 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	req.Header.Set("Accept-Encoding", "identity")
 	return g.base.RoundTrip(req)
 }
-
-// CloseIdleConnections lets http.Client reach the transport through guard.
-func (g *guard) CloseIdleConnections() {
-	if c, ok := g.base.(interface{ CloseIdleConnections() }); ok {
-		c.CloseIdleConnections()
-	}
-}
