@@ -170,6 +170,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		Options:       options(cfg),
 
 		UserNamespaces: probeUserNS(ctx, images, infraRoot),
+		Confinement:    cri.DetectConfinement(ctx, cfg.State),
 	})
 	n.server.Reconcile(ctx)
 	n.startNRI(ctx)
@@ -347,6 +348,6 @@ func cgroupRoot(configured, driver string) string {
 // rootfs fits the image store to what containers need of it.
 type rootfs struct{ *image.Store }
 
-func (r rootfs) MountRootfs(ctx context.Context, containerID, target string, userns *linux.UserNS) error {
-	return r.Store.MountRootfs(ctx, containerID, target, image.RootfsOptions{UserNS: userns})
+func (r rootfs) MountRootfs(ctx context.Context, containerID, target string, o runtime.RootfsOptions) error {
+	return r.Store.MountRootfs(ctx, containerID, target, image.RootfsOptions{UserNS: o.UserNS, Label: o.Label})
 }

@@ -79,6 +79,10 @@ func (s *Server) createContainer(ctx context.Context, at *stages, st *sandbox.St
 	if err != nil {
 		return "", err
 	}
+	labels, err := s.labels(st, config)
+	if err != nil {
+		return "", err
+	}
 	// 2. Record and root file system.
 	at.enter("root file system")
 	id := newID()
@@ -87,7 +91,7 @@ func (s *Server) createContainer(ctx context.Context, at *stages, st *sandbox.St
 	c, err := s.config.Containers.Prepare(ctx, runtime.Params{
 		ID: id, Group: st.ID, Name: m.GetName(), Attempt: m.GetAttempt(),
 		Handler: handler.Handler(), ImageID: img.ID, Cgroup: cgroup,
-		UserNS:  userNS(st),
+		UserNS: userNS(st), MountLabel: labels.Mount,
 		LogPath: spec.LogPath(s.sandboxView(st).Config, config),
 		Labels:  config.GetLabels(), Annotations: config.GetAnnotations(),
 	})
@@ -130,6 +134,11 @@ func (s *Server) createOptions(ctx context.Context, c *runtime.Container, st *sa
 		return runtime.CreateOptions{}, err
 	}
 	pod.CgroupsPath = cgroupsPath
+	labels, err := s.labels(st, config)
+	if err != nil {
+		return runtime.CreateOptions{}, err
+	}
+	pod.ProcessLabel, pod.MountLabel = labels.Process, labels.Mount
 	volumes, err := s.mountImages(ctx, c, st, config)
 	if err != nil {
 		return runtime.CreateOptions{}, err
@@ -158,6 +167,9 @@ func (s *Server) createOptions(ctx context.Context, c *runtime.Container, st *sa
 		klog.FromContext(ctx).Info("The container does not get all it asked for", "reason", w)
 	}
 	if err := spec.PrepareVolumes(ctx, c.RootfsPath(), out.Volumes); err != nil {
+		return runtime.CreateOptions{}, err
+	}
+	if err := s.relabel(ctx, &pod, out); err != nil {
 		return runtime.CreateOptions{}, err
 	}
 	if err := s.addEdits(&edits{container: config, sandbox: s.sandboxView(st).Config, spec: out.Spec}); err != nil {

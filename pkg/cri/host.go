@@ -21,7 +21,7 @@ type host struct {
 // capSysResource is CAP_SYS_RESOURCE of capabilities(7).
 const capSysResource = 24
 
-func askHost(cgroups *linux.Cgroups) host {
+func askHost(cgroups *linux.Cgroups, confinement Confinement) host {
 	h := host{oomScoreFloor: -1000}
 	if !hasCapability(capSysResource) {
 		// Without it a process cannot go below the value it was born with.
@@ -31,9 +31,8 @@ func askHost(cgroups *linux.Cgroups) host {
 		CgroupV2:       cgroups.Unified(),
 		SwapAccounting: swapAccounting(cgroups),
 		OOMScoreFloor:  h.oomScoreFloor,
-		AppArmor:       firstByte("/sys/module/apparmor/parameters/enabled") == 'Y',
-		SELinux:        firstByte("/sys/fs/selinux/enforce") != 0,
 	}
+	confinement.describe(&h.spec)
 	if cgroups.HasController("hugetlb") {
 		h.spec.HugepageSizes = hugepageSizes()
 	}
@@ -65,14 +64,6 @@ func readInt(file string) int {
 	}
 	n, _ := strconv.Atoi(string(bytes.TrimSpace(b)))
 	return n
-}
-
-func firstByte(file string) byte {
-	b, err := os.ReadFile(file)
-	if err != nil || len(b) == 0 {
-		return 0
-	}
-	return b[0]
 }
 
 func swapAccounting(cgroups *linux.Cgroups) bool {

@@ -41,7 +41,7 @@ func (s *Server) mountImages(ctx context.Context, c *runtime.Container, st *sand
 		dir, ok := mounted[img.ID]
 		if !ok {
 			dir = filepath.Join(c.ImagesDir(), strconv.Itoa(len(mounted)))
-			if err := s.mountImage(ctx, c.ID(), image.Volume{ImageID: img.ID, Target: dir, UserNS: userNS(st)}); err != nil {
+			if err := s.mountImage(ctx, c.ID(), image.Volume{ImageID: img.ID, Target: dir, UserNS: userNS(st), Label: c.Status().MountLabel}); err != nil {
 				return v, imageVolumeError(field+".image", err)
 			}
 			mounted[img.ID] = dir

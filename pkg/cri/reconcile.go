@@ -15,6 +15,10 @@ func (s *Server) Reconcile(ctx context.Context) {
 	known := map[string]bool{}
 	for _, sb := range s.sandboxes().List() {
 		known[sb.ID()] = true
+		st := sb.Status()
+		if err := s.config.Confinement.SELinux.Reserve(s.sandboxView(&st).SELinux); err != nil {
+			log.Error(err, "The SELinux level of a sandbox could be given to another", "sandboxID", sb.ID())
+		}
 	}
 	for _, c := range s.config.Containers.List() {
 		st := c.Status()

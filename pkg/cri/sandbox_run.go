@@ -72,12 +72,16 @@ func (s *Server) runSandbox(ctx context.Context, at *stages, r *runtimeapi.RunPo
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("sandboxID", id))
 	sb, err := s.sandboxes().Create(ctx, id, params)
 	if err != nil {
-		return "", errors.Join(err, s.removeMadeCgroup(params))
+		return "", errors.Join(err, s.giveBack(params))
+	}
+	st := sb.Status()
+	if err := s.labelFiles(&st); err != nil {
+		return "", errors.Join(err, s.undoRun(ctx, id))
 	}
 	// 4. The init of a shared pid namespace.
 	if params.SharedPID {
 		at.enter("init of the pid namespace")
-		if err := s.startInfra(ctx, sb.Status(), handler); err != nil {
+		if err := s.startInfra(ctx, st, handler); err != nil {
 			return "", errors.Join(err, s.undoRun(ctx, id))
 		}
 	}
@@ -107,9 +111,14 @@ func (s *Server) sandboxParams(r *runtimeapi.RunPodSandboxRequest) (sandbox.Para
 	if err != nil {
 		return sandbox.Params{}, err
 	}
-	view := &sandboxView{Config: config}
+	labels, err := s.podLabels(config)
+	if err != nil {
+		return sandbox.Params{}, err
+	}
+	view := &sandboxView{Config: config, SELinux: labels}
 	if dir := s.cgroupDir(parent); !s.config.Cgroups.Exists(dir) {
 		if err := s.config.Cgroups.Create(dir); err != nil {
+			s.config.Confinement.SELinux.Release(labels)
 			return sandbox.Params{}, fmt.Errorf("config.linux.cgroup_parent: %w", err)
 		}
 		view.MadeCgroup = parent != s.config.CgroupRoot
@@ -158,8 +167,9 @@ func portMappings(mappings []*runtimeapi.PortMapping) []network.PortMapping {
 	return list
 }
 
-// removeMadeCgroup removes a cgroup parent that this sandbox brought about.
-func (s *Server) removeMadeCgroup(p sandbox.Params) error {
+// giveBack releases what a sandbox has that its manager does not know of: its
+// SELinux level, and a cgroup parent that it brought about.
+func (s *Server) giveBack(p sandbox.Params) error {
 	view := &sandboxView{Config: &runtimeapi.PodSandboxConfig{}}
 	if len(p.Request) == 0 {
 		return nil
@@ -167,6 +177,7 @@ func (s *Server) removeMadeCgroup(p sandbox.Params) error {
 	if err := decodeView(p.Request, view.Config, view); err != nil {
 		return err
 	}
+	s.config.Confinement.SELinux.Release(view.SELinux)
 	if !view.MadeCgroup {
 		return nil
 	}

@@ -101,7 +101,7 @@ func (s *Server) removeSandbox(ctx context.Context, id string) error {
 	s.nri.RemovePodSandbox(ctx, sb.ID())
 	s.drop(sb.ID())
 	s.stopping.Delete(sb.ID())
-	return s.removeMadeCgroup(params)
+	return s.giveBack(params)
 }
 
 // members returns the containers of a sandbox, and its init where it has one.

@@ -63,7 +63,8 @@ type Config struct {
 	SystemdCgroup bool
 	// CgroupRoot is the parent cgroup of pods that name none; with systemd a
 	// slice.
-	CgroupRoot string
+	CgroupRoot  string
+	Confinement Confinement
 	// UserNamespaces: images can be mounted for user namespaces.
 	UserNamespaces bool
 	// InfraRoot is the root file system of the init of shared pid namespaces.
@@ -146,7 +147,7 @@ func New(ctx context.Context, c Config) *Server {
 		abort:   sync.OnceFunc(func() { close(life) }),
 		runs:    operations[sandbox.Key]{limit: runLimit, life: life},
 		creates: operations[containerKey]{limit: createLimit, life: life},
-		host:    askHost(c.Cgroups),
+		host:    askHost(c.Cgroups, c.Confinement),
 		events:  newEventLog(),
 		stats:   stats.New(c.Cgroups),
 		metrics: newMetricTable(c.Cgroups.Offers()),

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-node/cri-node/pkg/cri/selinux"
 	"github.com/cri-node/cri-node/pkg/cri/spec"
 	"github.com/cri-node/cri-node/pkg/runtime"
 	"github.com/cri-node/cri-node/pkg/sandbox"
@@ -23,6 +24,8 @@ type sandboxView struct {
 	Config *runtimeapi.PodSandboxConfig `json:"-"`
 	// MadeCgroup: the cgroup parent was not there and is ours to remove.
 	MadeCgroup bool `json:"madeCgroup,omitempty"`
+	// SELinux labels of the pod, whose level is its own.
+	SELinux selinux.Labels `json:"selinux,omitzero"`
 }
 
 // containerView is what this package keeps with a container.

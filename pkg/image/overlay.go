@@ -17,6 +17,7 @@ type overlay struct {
 	lower       []string // highest first
 	upper, work string   // "" for a mount that nobody can write to
 	target      string
+	label       string // SELinux label of all files, "" for none
 	// legacy forces the older of the two ways.
 	legacy bool
 	// scratch is where the older way may make symbolic links.
@@ -71,6 +72,11 @@ func (o *overlay) mountNew(volatile bool) (err error) {
 	// Only what mountinfo shows; without it, "none".
 	if err := unix.FsconfigSetString(fsfd, "source", "overlay"); err != nil {
 		return explain(fsfd, "source", err)
+	}
+	if o.label != "" {
+		if err := unix.FsconfigSetString(fsfd, "context", o.label); err != nil {
+			return explain(fsfd, "context="+o.label, err)
+		}
 	}
 	for i, dir := range o.lower {
 		err := setPath(fsfd, "lowerdir+", dir)
@@ -174,6 +180,9 @@ func (o *overlay) mountOld(volatile bool) error {
 	}
 	if volatile {
 		options += ",volatile"
+	}
+	if o.label != "" {
+		options += fmt.Sprintf(",context=%q", o.label) // levels have commas
 	}
 	if len(options) >= os.Getpagesize() {
 		return fmt.Errorf("overlay of %d layers does not fit into the options of mount(2), which Linux before 6.8 has to use", len(o.lower))

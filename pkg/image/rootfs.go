@@ -29,6 +29,8 @@ type RootfsOptions struct {
 	// namespace maps theirs to, and gives a writable layer to its root. The
 	// kernel and the file system must be able to, see ProbeIDMap.
 	UserNS *linux.UserNS
+	// Label is the SELinux label of all files; "" leaves them theirs.
+	Label string
 }
 
 // rootfsRecord is kept in rootfs/<id>/rootfs.json and holds the layers while
@@ -205,7 +207,7 @@ func (s *Store) MountRootfs(ctx context.Context, containerID, target string, o R
 	if err != nil {
 		return err
 	}
-	m := overlay{lower: lower, target: target, legacy: s.legacyMount, scratch: filepath.Join(s.rootfsDir(containerID), "l")}
+	m := overlay{lower: lower, target: target, label: o.Label, legacy: s.legacyMount, scratch: filepath.Join(s.rootfsDir(containerID), "l")}
 	if o.ReadOnly {
 		// The kernel wants two layers where none is writable.
 		m.lower = append(m.lower, s.path(dirFiller))

@@ -29,6 +29,8 @@ type Volume struct {
 	// UserNS shows the owners of files as those that a user namespace maps them
 	// to. The caller must know that ProbeIDMap succeeded. Nil maps nothing.
 	UserNS *linux.UserNS
+	// Label is the SELinux label of all files; "" leaves them theirs.
+	Label string
 }
 
 // volumeRecord is what a container holds of an image that it has mounted.
@@ -79,7 +81,7 @@ func (s *Store) MountVolume(ctx context.Context, containerID string, v Volume) e
 	m := overlay{
 		// The kernel wants two layers where none is writable.
 		lower:  append(p.lower, s.path(dirFiller)),
-		target: v.Target, legacy: s.legacyMount, scratch: filepath.Join(dir, "l"),
+		target: v.Target, label: v.Label, legacy: s.legacyMount, scratch: filepath.Join(dir, "l"),
 	}
 	mount := m.mount
 	if v.UserNS != nil {

@@ -57,10 +57,15 @@ func (c *Container) prepare(ctx context.Context) error {
 	if err := c.m.config.Rootfs.PrepareRootfs(ctx, c.id, imageID); err != nil {
 		return fmt.Errorf("prepare root file system: %w", err)
 	}
-	if err := c.m.config.Rootfs.MountRootfs(ctx, c.id, c.RootfsPath(), c.Status().UserNS); err != nil {
+	if err := c.m.config.Rootfs.MountRootfs(ctx, c.id, c.RootfsPath(), c.rootfsOptions()); err != nil {
 		return fmt.Errorf("mount root file system: %w", err)
 	}
 	return nil
+}
+
+func (c *Container) rootfsOptions() RootfsOptions {
+	s := c.Status()
+	return RootfsOptions{UserNS: s.UserNS, Label: s.MountLabel}
 }
 
 // abandon undoes a create, whatever became of the caller.

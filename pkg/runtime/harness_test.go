@@ -53,7 +53,7 @@ type fakeRootfs struct {
 
 func (f *fakeRootfs) PrepareRootfs(context.Context, string, string) error { return nil }
 
-func (f *fakeRootfs) MountRootfs(context.Context, string, string, *linux.UserNS) error {
+func (f *fakeRootfs) MountRootfs(context.Context, string, string, RootfsOptions) error {
 	f.mounted.Add(1)
 	if f.mounting != nil {
 		f.mounting()

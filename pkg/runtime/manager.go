@@ -21,10 +21,17 @@ import (
 // image store is the one behind it.
 type Rootfs interface {
 	PrepareRootfs(ctx context.Context, containerID, imageID string) error
-	// MountRootfs maps the owners of files where userns is not nil.
-	MountRootfs(ctx context.Context, containerID, target string, userns *linux.UserNS) error
+	MountRootfs(ctx context.Context, containerID, target string, o RootfsOptions) error
 	UnmountRootfs(ctx context.Context, containerID, target string) error
 	RemoveRootfs(ctx context.Context, containerID string) error
+}
+
+// RootfsOptions say how to mount a root file system.
+type RootfsOptions struct {
+	// UserNS maps the owners of files; nil leaves them.
+	UserNS *linux.UserNS
+	// Label is the SELinux label of all files, if any.
+	Label string
 }
 
 // Config of a Manager.

@@ -20,7 +20,7 @@ import (
 // busyboxRootfs makes root file systems that have nothing but busybox.
 type busyboxRootfs struct{ fakeRootfs }
 
-func (*busyboxRootfs) MountRootfs(_ context.Context, _, target string, _ *linux.UserNS) error {
+func (*busyboxRootfs) MountRootfs(_ context.Context, _, target string, _ RootfsOptions) error {
 	path, err := exec.LookPath("busybox")
 	if err != nil {
 		return err

@@ -64,6 +64,8 @@ type Params struct {
 	Cgroup string `json:"cgroup"`
 	// UserNS is the user namespace of the container; nil is the host's.
 	UserNS *linux.UserNS `json:"userNS,omitempty"`
+	// MountLabel is the SELinux label of the root file system, if any.
+	MountLabel string `json:"mountLabel,omitempty"`
 	// LogPath is absolute, or empty for a container without a log.
 	LogPath string `json:"logPath,omitempty"`
 

@@ -60,6 +60,9 @@ type Pod struct {
 	HostnameValue string
 	// CgroupsPath is the final linux.cgroupsPath of the OCI spec.
 	CgroupsPath string
+	// ProcessLabel and MountLabel are SELinux labels of the container, whose
+	// options they already follow; empty where there is no SELinux.
+	ProcessLabel, MountLabel string
 	// Privileged is whether the sandbox was made for privileged containers.
 	Privileged bool
 }
@@ -77,11 +80,11 @@ type Host struct {
 	// requests are raised to it. The zero value is a floor of 0: set it.
 	OOMScoreFloor int
 	// AppArmor is whether the kernel enforces AppArmor, and AppArmorProfile the
-	// loaded profile that RuntimeDefault means; empty confines nothing.
+	// profile that RuntimeDefault means; empty is one that could not be loaded.
+	// AppArmorLoaded looks whether a profile is loaded.
 	AppArmor        bool
 	AppArmorProfile string
-	// SELinux is whether the kernel enforces SELinux.
-	SELinux bool
+	AppArmorLoaded  func(name string) (bool, error)
 	// Capabilities are those that can be given away, "CAP_CHOWN" and so on.
 	// Nil means the bounding set of this process.
 	Capabilities []string
@@ -149,6 +152,8 @@ type Output struct {
 	// Volumes are what the image declares and the spec mounts. Their Dirs do
 	// not exist until PrepareVolumes made them.
 	Volumes []Volume
+	// Relabel are the sources of mounts that shall get MountLabel.
+	Relabel []string
 	// Warnings say what was asked for but is not to be had on this machine,
 	// and was left out instead of failing the container.
 	Warnings []string

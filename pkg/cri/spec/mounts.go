@@ -218,6 +218,9 @@ func (b *builder) mount(field string, m *runtimeapi.Mount, table *mountTable) (s
 		Options:     append([]string{"rbind", propagation, access}, m.GetMountOptions()...),
 	}
 	mapOwners(&om, m)
+	if m.GetSelinuxRelabel() {
+		b.out.Relabel = append(b.out.Relabel, source)
+	}
 	return om, nil
 }
 

@@ -1,13 +1,11 @@
 package spec
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -164,9 +162,6 @@ func readProfile(p profile) (doc []byte, err error) {
 	return doc, nil
 }
 
-// apparmorProfiles lists what the kernel has loaded, one "name (mode)" a line.
-const apparmorProfiles = "/sys/kernel/security/apparmor/profiles"
-
 // setAppArmor names the profile. A privileged container has none, a machine
 // without AppArmor fails only those who name one.
 func (b *builder) setAppArmor(context.Context) error {
@@ -176,15 +171,19 @@ func (b *builder) setAppArmor(context.Context) error {
 	}
 	switch p.kind {
 	case runtimeapi.SecurityProfile_RuntimeDefault: // also where nothing was asked for
-		if b.in.Host.AppArmor {
-			b.spec.Process.ApparmorProfile = b.in.Host.AppArmorProfile
+		if !b.in.Host.AppArmor {
+			return nil
 		}
+		if b.in.Host.AppArmorProfile == "" && !p.unset {
+			return precondition(p.field, "the default profile is not loaded, see the daemon's log")
+		}
+		b.spec.Process.ApparmorProfile = b.in.Host.AppArmorProfile
 	case runtimeapi.SecurityProfile_Localhost:
 		name := strings.TrimPrefix(p.ref, localhostPrefix)
 		if !b.in.Host.AppArmor {
 			return precondition(p.field, "profile %s requested, but the machine has no AppArmor", quote(name))
 		}
-		loaded, err := apparmorLoaded(apparmorProfiles, name)
+		loaded, err := b.in.Host.AppArmorLoaded(name)
 		if err != nil {
 			return err
 		}
@@ -197,36 +196,11 @@ func (b *builder) setAppArmor(context.Context) error {
 	return nil
 }
 
-// apparmorLoaded looks for a profile in the kernel's list.
-func apparmorLoaded(list, name string) (loaded bool, err error) {
-	f, err := os.Open(list)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("list AppArmor profiles: %w", err)
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		if i := strings.LastIndex(lines.Text(), " ("); i >= 0 && lines.Text()[:i] == name {
-			return true, nil
-		}
-	}
-	return false, lines.Err()
-}
-
-// setSELinux ignores labels where nothing enforces them, and does not pretend
-// where something does.
+// setSELinux writes the labels. The OCI runtime gives the mount label to what
+// it mounts itself, and to the keyring the process label.
 func (b *builder) setSELinux(context.Context) error {
-	o := b.sc.GetSelinuxOptions()
-	if o == nil || !b.in.Host.SELinux || b.sc.GetPrivileged() {
-		return nil
-	}
-	if o.GetUser()+o.GetRole()+o.GetType()+o.GetLevel() == "" {
-		return nil
-	}
-	return notImplemented(fieldSecurity+".selinux_options", "labels are not supported on this SELinux machine yet")
+	b.spec.Process.SelinuxLabel, b.spec.Linux.MountLabel = b.in.Pod.ProcessLabel, b.in.Pod.MountLabel
+	return nil
 }
 
 // setPaths masks what the request lists and nothing else: an empty list on the

@@ -109,9 +109,18 @@ func TestAppArmor(t *testing.T) {
 		profile    *profile
 		legacy     string
 		privileged bool
+		unloaded   bool // the default profile
 		want, err  string
 	}{
 		{name: "nothing"},
+		{name: "loaded", host: true, profile: &profile{ProfileType: localhost, LocalhostRef: "localhost/loaded"}, want: "loaded"},
+		{name: "loaded without prefix", host: true, profile: &profile{ProfileType: localhost, LocalhostRef: "loaded"}, want: "loaded"},
+		{name: "legacy loaded", host: true, legacy: "localhost/loaded", want: "loaded"},
+		{name: "new wins", host: true, profile: &profile{ProfileType: unconfined}, legacy: "localhost/mine"},
+		{name: "privileged with a profile", host: true, privileged: true, profile: &profile{ProfileType: localhost, LocalhostRef: "loaded"}},
+		{name: "default that is not loaded", host: true, unloaded: true, profile: &profile{}, err: "the default profile is not loaded"},
+		{name: "legacy default that is not loaded", host: true, unloaded: true, legacy: "runtime/default", err: "the default profile is not loaded"},
+		{name: "unset with default that is not loaded", host: true, unloaded: true},
 		{name: "default without AppArmor", profile: &profile{}},
 		{name: "default", host: true, profile: &profile{}, want: "cri-node-default"},
 		{name: "unset", host: true, want: "cri-node-default"},
@@ -130,6 +139,10 @@ func TestAppArmor(t *testing.T) {
 				in.Defaults.PrivilegedWithoutHostDevices = true
 			}
 			in.Host.AppArmor, in.Host.AppArmorProfile = tc.host, "cri-node-default"
+			if tc.unloaded {
+				in.Host.AppArmorProfile = ""
+			}
+			in.Host.AppArmorLoaded = func(name string) (bool, error) { return name == "loaded", nil }
 			in.security().Apparmor, in.security().ApparmorProfile = tc.profile, tc.legacy
 			out, err := Container(t.Context(), in)
 			if tc.err != "" {
@@ -139,32 +152,32 @@ func TestAppArmor(t *testing.T) {
 				return
 			}
 			must(t, err)
-			if got := out.Spec.Process.ApparmorProfile; got != tc.want {
-				t.Errorf("profile is %q, want %q", got, tc.want)
+			exec, err := Process(out.Spec.Process, []string{"true"}, WithoutTerminal)
+			must(t, err)
+			if got := out.Spec.Process.ApparmorProfile; got != tc.want || exec.ApparmorProfile != tc.want {
+				t.Errorf("profile is %q, that of an exec %q, want %q", got, exec.ApparmorProfile, tc.want)
 			}
 		})
 	}
 }
 
-func TestAppArmorLoaded(t *testing.T) {
-	list := writeFile(t, t.TempDir(), "profiles", "/usr/bin/man (enforce)\nmine (complain)\nwith space (enforce)\n")
-	for name, want := range map[string]bool{"mine": true, "with space": true, "/usr/bin/man": true, "min": false, "mine (complain)": false, "": false} {
-		if got, err := apparmorLoaded(list, name); err != nil || got != want {
-			t.Errorf("%q: %v, %v", name, got, err)
-		}
-	}
-}
-
+// The labels are the pod's business; here they reach the spec, and execs.
 func TestSELinux(t *testing.T) {
 	in := testInput(t)
-	in.security().SelinuxOptions = &runtimeapi.SELinuxOption{Level: "s0:c1,c2"}
-	build(t, in)
-	in.Host.SELinux = true
-	if _, err := Container(t.Context(), in); !errdefs.IsNotImplemented(err) {
-		t.Errorf("error is %v", err)
+	in.Pod.ProcessLabel, in.Pod.MountLabel = "u:r:p_t:s0:c1,c2", "u:r:f_t:s0:c1,c2"
+	in.Config.Mounts = []*runtimeapi.Mount{
+		{HostPath: t.TempDir(), ContainerPath: "/a", SelinuxRelabel: true},
+		{HostPath: t.TempDir(), ContainerPath: "/b"},
 	}
-	in.security().SelinuxOptions = &runtimeapi.SELinuxOption{}
-	build(t, in)
+	out := build(t, in)
+	p, err := Process(out.Spec.Process, []string{"true"}, WithoutTerminal)
+	must(t, err)
+	if p.SelinuxLabel != in.Pod.ProcessLabel || out.Spec.Linux.MountLabel != in.Pod.MountLabel {
+		t.Errorf("labels are %q and %q", p.SelinuxLabel, out.Spec.Linux.MountLabel)
+	}
+	if len(out.Relabel) != 1 || out.Relabel[0] != in.Config.Mounts[0].HostPath {
+		t.Errorf("to relabel: %q", out.Relabel)
+	}
 }
 
 func TestDevices(t *testing.T) {
