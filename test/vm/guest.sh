@@ -59,7 +59,8 @@ e2e() {
 		/payload/bin/e2e.test -test.v -test.run "$pattern" -test.timeout 170m >"$results/e2e.out" 2>&1 &
 	local pid=$!
 	# The console gets one line for each test.
-	tail -n +1 -f --pid=$pid "$results/e2e.out" | grep --line-buffered -E '^(=== RUN   [^/]*$|--- |FAIL|PASS|panic:|prepare:)'
+	tail -n +1 -f --pid=$pid "$results/e2e.out" |
+		grep --line-buffered -E '^(--- |FAIL|PASS|panic:|prepare:)|^ +[a-z0-9_]+_test\.go:[0-9]+: ' | cut -c1-400
 	wait $pid
 }
 

@@ -73,6 +73,9 @@ func (m *server) adopt(id string, open heldFDs) error {
 		return err
 	}
 	m.containers[id] = c
+	if err := c.watchOOM(); err != nil {
+		m.logger.Warn("out-of-memory kills may be missed", "containerID", id, "error", err)
+	}
 	c.adoptProcess()
 	return nil
 }

@@ -104,7 +104,7 @@ func eachCgroup(b []byte, f func(controllers, path string)) {
 // oomKilled reports whether the kernel has killed a process of the cgroup for
 // want of memory.
 func (c Cgroup) oomKilled() bool {
-	for _, path := range []string{filepath.Join(c.Unified, "memory.events"), filepath.Join(c.V1["memory"], "memory.oom_control")} {
+	for _, path := range []string{filepath.Join(c.Unified, memoryEvents), filepath.Join(c.V1["memory"], "memory.oom_control")} {
 		if !filepath.IsAbs(path) {
 			continue
 		}

@@ -50,6 +50,7 @@ type container struct {
 	// pidfd is of an init that is not our child.
 	pidfd      *os.File
 	pidfdToken int32
+	oom        *oomWatch // nil without version 2 of cgroups
 	exit       *Exit
 }
 
@@ -107,7 +108,7 @@ func (c *container) finish() {
 		}
 	}
 	// 2. Whoever hears of the exit may delete the cgroup.
-	oom := r.Cgroup.oomKilled()
+	oom := c.oomKilled()
 	// 3. The log is complete.
 	c.pump.finish(drainTime)
 	// 4. The record, then the news.
@@ -193,6 +194,10 @@ func (c *container) closeAll() {
 	if c.pidfd != nil {
 		_ = c.pidfd.Close() // nothing is written through it
 		c.pidfd = nil
+	}
+	if c.oom != nil {
+		c.oom.close(c.m.poller)
+		c.oom = nil
 	}
 	if c.journal != nil {
 		if err := c.journal.close(); err != nil {

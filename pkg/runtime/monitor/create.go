@@ -268,7 +268,7 @@ func (n *creation) adoptInit() error {
 	n.c.mu.Lock()
 	n.c.record.Process, n.c.record.Cgroup = process, cgroup
 	n.c.mu.Unlock()
-	return nil
+	return n.c.watchOOM()
 }
 
 func readPidFile(path string) (int, error) {
