@@ -216,15 +216,19 @@ func TestUpdateResources(t *testing.T) {
 }
 
 // cgroupValue reads a file of the container's cgroup, by its name in cgroup v1
-// and v2.
+// and v2. In a scope of systemd crun makes a cgroup of its own for the container.
 func (e *env) cgroupValue(id, v1, v2 string) string {
 	e.Helper()
 	roots, err := invariant.CgroupMounts()
 	e.must(err)
 	for _, root := range roots {
 		for _, name := range []string{v1, v2} {
-			found, err := filepath.Glob(filepath.Join(root, e.node.CgroupParent, "*", "*", "*"+id+"*", name))
+			found, err := filepath.Glob(filepath.Join(root, e.node.CgroupParent, "*", "*", "*"+id+"*", "container", name))
 			e.must(err)
+			if len(found) == 0 {
+				found, err = filepath.Glob(filepath.Join(root, e.node.CgroupParent, "*", "*", "*"+id+"*", name))
+				e.must(err)
+			}
 			if len(found) == 1 {
 				data, err := os.ReadFile(found[0])
 				e.must(err)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +45,9 @@ func (c *container) watchOOM() error {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	w := &oomWatch{events: os.NewFile(uintptr(fd), path), parent: filepath.Dir(dir)}
+	if strings.HasSuffix(w.parent, ".scope") { // crun makes a cgroup inside the scope, and both go
+		w.parent = filepath.Dir(w.parent)
+	}
 	w.base.Store(oomKills(w.parent))
 	token, err := c.m.poller.add(fd, func() { c.m.oomNotice(w) })
 	if err != nil {
