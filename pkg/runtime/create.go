@@ -143,6 +143,7 @@ func (c *Container) created(process linux.Process, o CreateOptions) error {
 	err = c.changeLocked(func(s *Status) {
 		s.State, s.Process, s.InitExecutable = Created, process, executable
 		s.StopSignal, s.SharedPID = o.StopSignal, o.SharedPID
+		s.Stdin = o.Stdin
 		s.TTY, s.Hooks = o.Spec.Process.Terminal, o.Spec.Hooks != nil
 		if o.Request != nil {
 			s.Request = o.Request

@@ -95,6 +95,8 @@ type Status struct {
 	// SharedPID: the container's pid namespace outlives its first process.
 	SharedPID bool `json:"sharedPID,omitempty"`
 	TTY       bool `json:"tty,omitempty"`
+	// Stdin: the container was created with a stdin that clients can write to.
+	Stdin bool `json:"stdin,omitempty"`
 	// InitExecutable is what Process executed before it was let go.
 	InitExecutable string `json:"initExecutable,omitempty"`
 	// Hooks: the OCI spec has hooks.

@@ -139,6 +139,10 @@ func (c *container) adoptPipes(open heldFDs) {
 	if !c.record.Stdin || c.record.StdinClosed {
 		return
 	}
+	if c.record.StdinOnce && c.record.StdinUsed {
+		c.endUsedStdin(open)
+		return
+	}
 	fd, err := open.Stdin, error(nil)
 	if fd <= 0 {
 		fd, err = openStdin(c.record.Dir)
@@ -147,6 +151,17 @@ func (c *container) adoptPipes(open heldFDs) {
 		c.stdin = fd
 	} else if !errors.Is(err, unix.ENXIO) { // the container reads it no more
 		c.m.logger.Warn("stdin is lost", "containerID", c.record.ID, "error", err)
+	}
+}
+
+// endUsedStdin closes a stdin whose one client has gone with the last monitor.
+func (c *container) endUsedStdin(open heldFDs) {
+	c.stdin = -1
+	if open.Stdin > 0 {
+		c.stdin = open.Stdin
+	}
+	if err := c.closeStdin(); err != nil {
+		c.m.logger.Error("stdin is not closed", "containerID", c.record.ID, "error", err)
 	}
 }
 

@@ -25,6 +25,9 @@ var (
 	// ErrState means that the container is not in a state for the call, for
 	// example Forget of one that runs or ReopenLog of one that has exited.
 	ErrState = errors.New("container is in the wrong state")
+	// ErrSlow ends an attach whose client did not read the container's output
+	// in time.
+	ErrSlow = errors.New("client does not read the container's output in time")
 	// ErrClosed means that the Supervisor was closed.
 	ErrClosed = errors.New("monitor supervisor closed")
 )

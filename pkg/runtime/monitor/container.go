@@ -16,12 +16,14 @@ import (
 // containerRecord is <Dir>/containers/<id>.json of the monitor: all that a new
 // monitor needs to take a container over.
 type containerRecord struct {
-	ID          string        `json:"id"`
-	Dir         string        `json:"dir"`
-	TTY         bool          `json:"tty,omitempty"`
-	Stdin       bool          `json:"stdin,omitempty"`
-	StdinOnce   bool          `json:"stdinOnce,omitempty"`
-	StdinClosed bool          `json:"stdinClosed,omitempty"`
+	ID          string `json:"id"`
+	Dir         string `json:"dir"`
+	TTY         bool   `json:"tty,omitempty"`
+	Stdin       bool   `json:"stdin,omitempty"`
+	StdinOnce   bool   `json:"stdinOnce,omitempty"`
+	StdinClosed bool   `json:"stdinClosed,omitempty"`
+	// StdinUsed: a client has been attached to a stdin that ends with it.
+	StdinUsed   bool          `json:"stdinUsed,omitempty"`
 	LogPath     string        `json:"logPath,omitempty"`
 	MaxLineSize int           `json:"maxLineSize"`
 	KillCgroup  bool          `json:"killCgroup,omitempty"`
@@ -47,6 +49,8 @@ type container struct {
 	record containerRecord
 	stdin  int // our end of the stdin FIFO, or -1
 	tty    int // a duplicate of the pty's master, or -1
+	// inputs are the clients' duplicates of either.
+	inputs map[*os.File]struct{}
 	// pidfd is of an init that is not our child.
 	pidfd      *os.File
 	pidfdToken int32
@@ -56,7 +60,7 @@ type container struct {
 
 func newContainer(m *server, r containerRecord) *container {
 	return &container{
-		m: m, record: r, stdin: -1, tty: -1,
+		m: m, record: r, stdin: -1, tty: -1, inputs: map[*os.File]struct{}{},
 		settled: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -189,6 +193,7 @@ func (c *container) copyRecord() containerRecord {
 func (c *container) closeAll() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.closeInputsLocked()
 	closeFDs([]int{c.stdin, c.tty})
 	c.stdin, c.tty = -1, -1
 	if c.pidfd != nil {
@@ -263,6 +268,7 @@ func (c *container) closeStdin() error {
 		c.record.StdinClosed = false
 		return err
 	}
+	c.closeInputsLocked()
 	closeFD(c.stdin)
 	c.stdin = -1
 	return nil

@@ -114,6 +114,11 @@ func (m *server) exec(ctx context.Context, req ExecRequest, fds []int) (unix.Wai
 
 // begin runs the runtime to its end and watches the process it leaves.
 func (e *execution) begin(ctx context.Context, fds []int) error {
+	give, err := e.m.slots.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer give()
 	e.m.reaper.beginCreate()
 	defer e.m.reaper.endCreate()
 	var since uint64

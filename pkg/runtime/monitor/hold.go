@@ -37,6 +37,10 @@ func (h *holds) hold(c ContainerState, fds []int) {
 	defer h.mu.Unlock()
 	old := h.containers[c.ID]
 	if old != nil && old.process == c.Process {
+		if !c.StdinOpen { // its one client has gone with the last monitor
+			closeFD(old.stdin)
+			old.stdin = -1
+		}
 		if old.tty < 0 && len(fds) > 0 {
 			old.tty, fds = fds[0], fds[1:]
 		}

@@ -100,7 +100,7 @@ func newServer(ctx context.Context, stop context.CancelFunc, dir string, logger 
 	m := &server{
 		ctx: ctx, stop: stop, dir: dir, logger: logger,
 		containers: map[string]*container{}, conns: map[*session]struct{}{},
-		reaper: newReaper(),
+		reaper: newReaper(), hubs: hubs{set: map[*hub]struct{}{}}, slots: newSlots(),
 	}
 	h := loadHandover(dir)
 	if err := m.prepare(h); err != nil {

@@ -37,12 +37,14 @@ import (
 // answered; those two never change, so that a newer daemon can always put its
 // own binary in an older monitor's place.
 //
-// Reserved for attach, which takes a connection of its own: hello, then
-// attach {id, stdin, stdout, stderr} answered by {} and one end of a socket
-// pair for each stream asked for. The streams are raw bytes; the monitor
-// copies to them what it formats into the log and drops a client that does not
-// read, so that attach never slows a container. Shutting down the writing side
-// of stdin ends it, which with StdinOnce closes the container's stdin.
+// An attach takes a connection of its own: hello, then attach {id, stdin,
+// stdout, stderr} answered by {} and one end of a socket pair for each stream
+// asked for. The streams are raw bytes; the monitor copies to them what it
+// formats into the log and drops a client that does not read, so that attach
+// never slows a container. Shutting down the writing side of stdin ends it,
+// which with StdinOnce closes the container's stdin, and so does the end of the
+// connection. When the container's output is complete and delivered, or the
+// client is dropped, its streams end and event attach-end says why.
 const protocolVersion = 1
 
 // The calls.
@@ -60,6 +62,7 @@ const (
 	opList       = "list"
 	opTTY        = "tty"      // answers with the pty master of a container
 	opGiveTTY    = "give-tty" // brings the pty master to a new monitor
+	opAttach     = "attach"   // answers with the client's ends of the streams
 	opAmend      = "amend"    // brings the exit status that a monitor lost
 	opShutdown   = "shutdown"
 )
@@ -68,6 +71,7 @@ const (
 const (
 	eventExit        = "exit"
 	eventStdinClosed = "stdin-closed"
+	eventAttachEnd   = "attach-end" // with an error, unless it is complete
 )
 
 // message is a frame's content.
@@ -126,6 +130,7 @@ var errorClasses = []struct {
 	{"invalid", ErrInvalid},
 	{"state", ErrState},
 	{"version", errVersion},
+	{"slow", ErrSlow},
 }
 
 // toWire turns an error into what travels.

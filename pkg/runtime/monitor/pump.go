@@ -30,6 +30,7 @@ type pump struct {
 	format  formatter
 	streams [streamCount]*stream // stderr is nil for a terminal
 	journal *journal
+	hub     *hub
 	poller  *poller
 	pool    *bufferPool
 	logger  *slog.Logger
@@ -188,9 +189,26 @@ func (p *pump) takeFrom(s *stream, b *buffers) bool {
 
 func (p *pump) fill(s *stream, b *buffers) (int64, error) {
 	if p.logPath == "" && !p.held {
-		return s.discard(b)
+		n, err := s.discard(b)
+		p.hub.publish(s.index, b.in[:n], !p.finishing)
+		return n, err
 	}
-	return s.fill(b)
+	n, err := s.fill(b)
+	p.show(s, b, n)
+	return n, err
+}
+
+// show gives attached clients what was just taken into the spool.
+func (p *pump) show(s *stream, b *buffers, n int64) {
+	if n <= 0 || p.hub.wanted[s.index].Load() == 0 {
+		return
+	}
+	data, err := s.load(b, s.size-n, int(n))
+	if err != nil {
+		p.hub.fail(err)
+		return
+	}
+	p.hub.publish(s.index, data, !p.finishing)
 }
 
 // bypass is for a spool that takes nothing more, most likely because its disk
@@ -199,6 +217,7 @@ func (p *pump) fill(s *stream, b *buffers) (int64, error) {
 func (p *pump) bypass(s *stream, b *buffers, cause error) bool {
 	p.settle(b, true)
 	if n, err := s.fill(b); err == nil {
+		p.show(s, b, n)
 		return n > 0
 	}
 	data := b.input(pipeSize)
@@ -206,6 +225,7 @@ func (p *pump) bypass(s *stream, b *buffers, cause error) bool {
 	if err != nil || n == 0 {
 		return false
 	}
+	p.hub.publish(s.index, data[:n], !p.finishing)
 	p.noteError(cause)
 	cur := p.journal.current()
 	now := max(time.Now().UnixNano(), cur.lastTime)
@@ -272,5 +292,6 @@ func (p *pump) close() {
 	for _, f := range late {
 		f(nil) // somebody waits for the answer that it is too late
 	}
+	p.hub.close()
 	close(p.closed)
 }

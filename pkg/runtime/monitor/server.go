@@ -41,6 +41,8 @@ type server struct {
 	cgroups cgroupMounts
 	oom     oomAdj
 	buffers bufferPool
+	hubs    hubs
+	slots   slots
 	// work counts the goroutines that finish containers.
 	work sync.WaitGroup
 

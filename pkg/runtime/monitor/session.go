@@ -24,8 +24,15 @@ type session struct {
 	// faster with its next call than we are with the events.
 	welcome, greeted bool
 
+	// attached counts the goroutine of client.
+	attached sync.WaitGroup
+
 	mu    sync.Mutex
 	calls map[uint64]context.CancelFunc
+	// client is the session's attach, if that is what it is for; ended refuses
+	// another.
+	client *client
+	ended  bool
 }
 
 // accept serves connections until the listener is closed.
@@ -105,6 +112,7 @@ func (s *session) run() {
 	cancel()
 	s.conn.close()
 	calls.Wait()
+	s.dropClient()
 	s.conn.rights.drop()
 	s.m.mu.Lock()
 	delete(s.m.conns, s)
@@ -204,6 +212,8 @@ func (s *session) callContainer(ctx context.Context, msg *message, id idBody, c 
 		}
 	case opTTY:
 		fds, err = ttyAnswer(c)
+	case opAttach:
+		fds, err = s.attach(msg.Body, c)
 	case opGiveTTY:
 		if len(msg.fds) != 1 {
 			return nil, nil, fmt.Errorf("%w: %d file descriptors for a terminal", ErrInvalid, len(msg.fds))

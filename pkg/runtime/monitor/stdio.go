@@ -113,6 +113,7 @@ func newPump(m *server, r containerRecord, j *journal) (*pump, error) {
 		logPath: r.LogPath,
 		format:  formatter{maxLine: r.MaxLineSize, stripCR: r.TTY},
 		journal: j,
+		hub:     newHub(&m.hubs),
 		poller:  m.poller,
 		pool:    &m.buffers,
 		logger:  m.logger.With(slog.String("containerID", r.ID)),
