@@ -86,6 +86,7 @@ func (n *Network) Attach(ctx context.Context, a Attachment) (Result, error) {
 	}
 	result, err := n.add(ctx, c.list, &rec)
 	if err == nil {
+		n.setMapped(a.ID, len(a.PortMappings) > 0)
 		return result, nil
 	}
 	// From here on GC may take care of it.

@@ -27,6 +27,7 @@ func (n *Network) Detach(ctx context.Context, id, netns string) error {
 	}
 	defer unlock()
 	n.setLive(id, false)
+	n.setMapped(id, false)
 	return n.detach(ctx, detachment{id: id, netns: netns, mayRetire: n.started})
 }
 

@@ -46,10 +46,12 @@
 //
 // # Goroutines
 //
-// Between Start and Close there are two: one watches the configuration
-// directory, the other deletes interfaces that a Detach has retired and whose
-// namespace did not take them along within a second. Detach therefore expects
-// its caller to drop the pod's namespace next.
+// Between Start and Close there are four: one watches the configuration
+// directory, one deletes interfaces that a Detach has retired and whose
+// namespace did not take them along within a second (Detach therefore expects
+// its caller to drop the pod's namespace next), one hears of changes of
+// nftables, and one then puts the rules of host ports back that somebody has
+// removed.
 //
 // # Limits
 //

@@ -86,6 +86,9 @@ type Network struct {
 	// leaves them alone: the caller's list of valid ids may be older.
 	liveMu sync.Mutex
 	live   map[string]bool
+	// mapped has the pods with host ports; liveMu guards it too.
+	mapped map[string]bool
+	rules  *ruleWatch // nil where nftables tells no changes
 }
 
 // New returns a Network and reads the configuration once. It starts nothing.
@@ -111,6 +114,7 @@ func New(cfg Config) (*Network, error) {
 		reaper: reaper{wake: make(chan struct{}, 1)},
 		rtnl:   semaphore.NewWeighted(int64(cfg.MaxParallel)),
 		live:   map[string]bool{},
+		mapped: map[string]bool{},
 	}
 	n.restorePodCIDRs()
 	n.reload()
@@ -156,6 +160,9 @@ func (n *Network) Start(ctx context.Context) error {
 	n.started = true
 	ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	n.running.Go(func() { n.reaper.run(ctx) })
+	if err := n.startHostPorts(ctx); err != nil {
+		return err
+	}
 	w, err := newConfWatch(n.cfg.ConfDir)
 	if err != nil {
 		// Without inotify, Status and Attach look at the directory themselves.
@@ -176,11 +183,15 @@ func (n *Network) Close() error {
 		return nil
 	}
 	n.stop()
+	var err error
+	if n.rules != nil {
+		err = n.rules.close()
+	}
 	n.running.Wait()
 	if n.watch == nil {
-		return nil
+		return err
 	}
-	return n.watch.close()
+	return errors.Join(err, n.watch.close())
 }
 
 // Known returns the ids of all attachments there is something to undo for.

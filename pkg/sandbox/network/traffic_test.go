@@ -1,14 +1,17 @@
 package network
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"os"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // newOutside connects a namespace to the host by a link of its own. It has no
@@ -202,4 +205,105 @@ func TestParallelAttachments(t *testing.T) {
 		t.Errorf("%d addresses", len(seen))
 	}
 	f.wantClean(t, "par-")
+}
+
+// TestHostPortsComeBack: rules that a pod's host ports need are put back,
+// whoever removes them and however, also while no daemon runs; those of a pod
+// that has gone are not.
+func TestHostPortsComeBack(t *testing.T) {
+	outside, host, _ := newOutside(t)
+	for _, backend := range []string{"", "nftables"} {
+		t.Run("backend "+backend, func(t *testing.T) {
+			f := newFixture(t, nil)
+			f.writeConf(t, "10-test.conflist", f.defaultConfDoc(t, "test", func(plugin map[string]any) {
+				if plugin["type"] == "portmap" && backend != "" {
+					plugin["backend"] = backend
+				}
+			}))
+			netns := newNetNS(t)
+			a := Attachment{ID: "ports", NetNS: netns, PortMappings: []PortMapping{{HostPort: 8088, ContainerPort: 80, Protocol: "tcp"}}}
+			if _, err := f.Attach(t.Context(), a); err != nil {
+				t.Fatal(err)
+			}
+			listen(t, netns, ":80")
+			reachable := func() bool {
+				_, err := dial(t, outside, host[0].String(), 8088)
+				return err == nil
+			}
+			if !reachable() {
+				t.Fatal("the port is not reachable to begin with")
+			}
+			awaitPort := func(what string) {
+				t.Helper()
+				for deadline := time.Now().Add(15 * time.Second); !reachable(); {
+					if time.Now().After(deadline) {
+						t.Fatalf("after %s the port stays closed:\n%s", what, command(t, "nft", "list", "ruleset"))
+					}
+				}
+			}
+			command(t, "nft", "flush", "ruleset")
+			awaitPort("nft flush ruleset")
+			if backend == "" {
+				command(t, "iptables", "-t", "nat", "-F")
+				awaitPort("iptables -F")
+				command(t, "iptables", "-t", "nat", "-D", "PREROUTING", "1")
+				awaitPort("iptables -D")
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			command(t, "nft", "flush", "ruleset")
+			f.Network = nil
+			f.reopen(t)
+			awaitPort("a flush while the daemon was down")
+			// The first waits for what is under way, the second has nothing to do.
+			if err := f.restoreHostPorts(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			before := command(t, "nft", "list", "ruleset")
+			if err := f.restoreHostPorts(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if after := command(t, "nft", "list", "ruleset"); strings.Count(after, "dnat") != strings.Count(before, "dnat") {
+				t.Errorf("rules are made again:\n%s", after)
+			}
+			if err := f.Detach(t.Context(), "ports", netns); err != nil {
+				t.Fatal(err)
+			}
+			command(t, "nft", "flush", "ruleset")
+			if err := f.restoreHostPorts(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if rules := command(t, "nft", "list", "ruleset"); strings.Contains(rules, "8088") {
+				t.Errorf("the port of a pod that has gone is back:\n%s", rules)
+			}
+			f.wantClean(t, "ports")
+		})
+	}
+}
+
+func TestRuleMessages(t *testing.T) {
+	message := func(kind uint16, length uint32) []byte {
+		b := make([]byte, 20)
+		binary.NativeEndian.PutUint32(b, length)
+		binary.NativeEndian.PutUint16(b[4:], kind)
+		return b
+	}
+	for _, tc := range []struct {
+		bytes []byte
+		want  bool
+	}{
+		{nil, false},
+		{message(10<<8|unix.NFT_MSG_DELTABLE, 20), true},
+		{message(10<<8|unix.NFT_MSG_NEWRULE, 20), false},
+		{message(1<<8|unix.NFT_MSG_DELRULE, 20), false},
+		{append(message(10<<8|unix.NFT_MSG_NEWRULE, 20), message(10<<8|unix.NFT_MSG_DELCHAIN, 20)...), true},
+		{append(message(10<<8|unix.NFT_MSG_NEWRULE, 0), message(10<<8|unix.NFT_MSG_DELRULE, 20)...), false},
+		{message(10<<8|unix.NFT_MSG_NEWRULE, 0xffffffff), false},
+		{message(10<<8|unix.NFT_MSG_DELRULE, 20)[:10], false},
+	} {
+		if got := removes(tc.bytes); got != tc.want {
+			t.Errorf("%x: %v", tc.bytes, got)
+		}
+	}
 }
