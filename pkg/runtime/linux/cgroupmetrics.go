@@ -182,8 +182,9 @@ func (c *Cgroups) metricsV2(cgroup string, m *CgroupMetrics) error {
 	}
 	m.CPUUser, m.CPUSystem = time.Duration(user)*time.Microsecond, time.Duration(system)*time.Microsecond
 	m.ThrottledTime = time.Duration(throttled) * time.Microsecond
-	m.CPUQuota, m.CPUPeriod = readCPUMax(dir + "/cpu.max")
-	if weight := readOptional(dir + "/cpu.weight"); weight != nil {
+	limits := limitDir(dir)
+	m.CPUQuota, m.CPUPeriod = readCPUMax(limits + "/cpu.max")
+	if weight := readOptional(limits + "/cpu.weight"); weight != nil {
 		// 1 … 10000 from 2 … 262144, the way runtimes have always mapped them.
 		m.CPUShares = ptr(2 + (max(*weight, 1)-1)*262142/9999)
 	}
@@ -199,10 +200,10 @@ func (c *Cgroups) metricsV2(cgroup string, m *CgroupMetrics) error {
 		return err
 	}
 	m.PeakMemory = readOptional(dir + "/memory.peak")
-	if low := readOptional(dir + "/memory.low"); low != nil && *low > 0 {
+	if low := readOptional(limits + "/memory.low"); low != nil && *low > 0 {
 		m.Reservation = low
 	}
-	m.TasksMax = readOptional(dir + "/pids.max")
+	m.TasksMax = readOptional(limits + "/pids.max")
 	m.Huge = readHuge(dir, ".current", "")
 	m.Devices = readIOStat(dir)
 	return nil

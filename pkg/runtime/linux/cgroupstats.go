@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"strings"
 	"sync"
 	"time"
 )
@@ -147,7 +148,24 @@ func (r *CgroupReader) read(file int, buf []byte) ([]byte, error) {
 	} else if _, ok := r.cgroups.trees[f.controller]; !ok {
 		return nil, fs.ErrNotExist
 	}
-	return r.files[file].read(func() string { return r.cgroups.dir(f.controller, r.cgroup) + "/" + f.name }, buf)
+	return r.files[file].read(func() string {
+		dir := r.cgroups.dir(f.controller, r.cgroup)
+		if file == fileMemoryLimit || file == fileSwapLimit {
+			dir = limitDir(dir)
+		}
+		return dir + "/" + f.name
+	}, buf)
+}
+
+// limitDir is where the limits of a cgroup are. In the scope that systemd makes
+// for a container crun makes another cgroup, "container", and limits only that:
+// systemd sets a scope back to what itself knows of it.
+func limitDir(dir string) string {
+	inner := dir + "/container"
+	if !strings.HasSuffix(dir, ".scope") || !exists(inner) {
+		return dir
+	}
+	return inner
 }
 
 // number reads a file that holds one number.

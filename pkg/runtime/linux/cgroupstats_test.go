@@ -40,3 +40,17 @@ func TestReadOptional(t *testing.T) {
 		}
 	}
 }
+
+func TestLimitDir(t *testing.T) {
+	root := t.TempDir()
+	for _, dir := range []string{"runc.scope", "crun.scope/container", "path/container"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for dir, want := range map[string]string{"runc.scope": "runc.scope", "crun.scope": "crun.scope/container", "path": "path"} {
+		if got := limitDir(filepath.Join(root, dir)); got != filepath.Join(root, want) {
+			t.Errorf("limits of %s are in %s", dir, got)
+		}
+	}
+}
