@@ -153,7 +153,7 @@ func (s *Server) createOptions(ctx context.Context, c *runtime.Container, st *sa
 		Pod:  pod,
 		Host: s.specHost(),
 		Runtime: spec.Runtime{
-			OCIVersion: features.OCIVersion, RRO: features.RecursiveReadOnly, IDMap: features.IDMap, ReadsUserNS: features.ReadsUserNS, MountOptions: features.MountOptions,
+			OCIVersion: features.OCIVersion, RRO: features.RecursiveReadOnly && s.host.recursiveReadOnly, IDMap: features.IDMap, ReadsUserNS: features.ReadsUserNS, MountOptions: features.MountOptions,
 		},
 		Defaults: spec.Defaults{
 			Capabilities: options.Capabilities, Env: options.Env, PidsLimit: options.PidsLimit, SeccompRuntimeDefault: options.SeccompDefault,

@@ -16,13 +16,15 @@ type host struct {
 	spec spec.Host
 	// oomScoreFloor is the lowest oom_score_adj this process may give away.
 	oomScoreFloor int
+	// recursiveReadOnly: the kernel can make mounts read-only with all below.
+	recursiveReadOnly bool
 }
 
 // capSysResource is CAP_SYS_RESOURCE of capabilities(7).
 const capSysResource = 24
 
 func askHost(cgroups *linux.Cgroups, confinement Confinement) host {
-	h := host{oomScoreFloor: -1000}
+	h := host{oomScoreFloor: -1000, recursiveReadOnly: linux.CanChangeTrees()}
 	if !hasCapability(capSysResource) {
 		// Without it a process cannot go below the value it was born with.
 		h.oomScoreFloor = readInt("/proc/self/oom_score_adj")

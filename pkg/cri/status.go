@@ -77,7 +77,7 @@ func (s *Server) runtimeHandler(name string, r *oci.Runtime) *runtimeapi.Runtime
 	return &runtimeapi.RuntimeHandler{
 		Name: name,
 		Features: &runtimeapi.RuntimeHandlerFeatures{
-			RecursiveReadOnlyMounts: r.Features().RecursiveReadOnly,
+			RecursiveReadOnlyMounts: r.Features().RecursiveReadOnly && s.host.recursiveReadOnly,
 			UserNamespaces:          s.userNamespaces(r),
 		},
 	}

@@ -107,6 +107,14 @@ func Bind(source, target string) error {
 	return nil
 }
 
+// CanChangeTrees reports whether the kernel can change the attributes of mounts
+// with all below them (mount_setattr, Linux 5.12), which recursive read-only
+// mounts take.
+func CanChangeTrees() bool {
+	err := unix.MountSetattr(unix.AT_FDCWD, "/", 0, &unix.MountAttr{}) // changes nothing
+	return err == nil
+}
+
 // retry repeats a system call that a signal interrupted.
 func retry(call func() error) error {
 	for {

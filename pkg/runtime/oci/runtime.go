@@ -96,6 +96,7 @@ func Open(ctx context.Context, c Config) (*Runtime, error) {
 func (r *Runtime) askFeatures(ctx context.Context) {
 	out, err := exec.CommandContext(ctx, r.config.Path, "features").Output()
 	if err != nil {
+		r.features.RecursiveReadOnly = knowsRRO(r.features.Version)
 		return
 	}
 	var f features.Features
@@ -110,6 +111,13 @@ func (r *Runtime) askFeatures(ctx context.Context) {
 	if f.Linux != nil && f.Linux.MountExtensions != nil && f.Linux.MountExtensions.IDMap != nil && f.Linux.MountExtensions.IDMap.Enabled != nil {
 		r.features.IDMap = *f.Linux.MountExtensions.IDMap.Enabled
 	}
+}
+
+// knowsRRO is for versions of crun that cannot say it themselves.
+func knowsRRO(version string) bool {
+	var major, minor int
+	_, err := fmt.Sscanf(version, "crun version %d.%d", &major, &minor)
+	return err == nil && (major > 1 || major == 1 && minor >= 8)
 }
 
 // Handler is the name the runtime is selected by.

@@ -32,6 +32,7 @@ func TestOpenAsksTheBinary(t *testing.T) {
 features) echo '{"ociVersionMin":"1.0.0","ociVersionMax":"1.3.0","mountOptions":["bind","rro"],"linux":{"mountExtensions":{"idmap":{"enabled":true}}}}' ;;
 esac`
 	old := `case "$1" in --version) echo "crun version 1.8" ;; *) exit 1 ;; esac`
+	older := `case "$1" in --version) echo "crun version 1.7.2" ;; *) exit 1 ;; esac`
 	odd := `case "$1" in --version) echo "other 1" ;; features) echo "no JSON" ;; esac`
 	for name, test := range map[string]struct {
 		script  string
@@ -40,7 +41,8 @@ esac`
 		release bool
 	}{
 		"modern": {modern, Features{Version: "runc version 9.9", OCIVersion: "1.3.0", RecursiveReadOnly: true, IDMap: true, MountOptions: []string{"bind", "rro"}}, false, true},
-		"old":    {old, Features{Version: "crun version 1.8", OCIVersion: oldestSpec}, true, false},
+		"old":    {old, Features{Version: "crun version 1.8", OCIVersion: oldestSpec, RecursiveReadOnly: true}, true, false},
+		"older":  {older, Features{Version: "crun version 1.7.2", OCIVersion: oldestSpec}, true, false},
 		"odd":    {odd, Features{Version: "other 1", OCIVersion: oldestSpec}, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -50,7 +52,7 @@ esac`
 			}
 			got := r.Features()
 			if got.Version != test.want.Version || got.OCIVersion != test.want.OCIVersion || got.RecursiveReadOnly != test.want.RecursiveReadOnly ||
-				got.IDMap != test.want.IDMap || !slices.Equal(got.MountOptions, test.want.MountOptions) {
+				got.IDMap != test.want.IDMap || got.ReadsUserNS != test.release || !slices.Equal(got.MountOptions, test.want.MountOptions) {
 				t.Errorf("features are %+v", got)
 			}
 			if r.HideUnified() != test.hide || r.release != test.release {
