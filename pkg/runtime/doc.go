@@ -26,6 +26,10 @@
 //	<state>/containers/<id>/exec/<n>/    one process run by Exec
 //	<state>/containers/<id>/…            FIFOs, journal and exit.json of the monitor
 //
+// Exec and Attach connect a client, as Streams, to a process of its own or to
+// the container's init. They hold no lock and end with the process, the client
+// or the daemon; nothing of them is on disk but the directory of an exec.
+//
 // Every path, the cgroup and the runtime's own state are derived from the id
 // and the record, so that teardown needs nothing remembered. There is one
 // teardown: a create that fails, Remove and recovery all call it.

@@ -25,6 +25,11 @@
 // container exits before either is back, what was in its pipe (64 KiB at most)
 // is lost, and its exit status if PID 1 has reaped it: Exit.Lost.
 //
+// Clients attach to a container's streams on connections of their own. The
+// pump shows them what it has taken into the spool, from memory that is
+// bounded, and a client that does not read is dropped; see hub. They end with
+// the monitor, also when it is upgraded.
+//
 // # On disk
 //
 // In the monitor's directory: monitor.sock, lock (flock), monitor.log,
@@ -41,7 +46,8 @@
 // # Locks and goroutines
 //
 // server.mu guards the maps and is never held across I/O; container.mu guards
-// one container's descriptors; reaper.mu is held from fork to registration, so
+// one container's descriptors; hub.mu guards what attached clients have to get
+// and is held for copies in memory alone; reaper.mu is held from fork to registration, so
 // that no exit is too fast. A container's output belongs to its pump, which
 // has a goroutine only while bytes flow: a log on a disk that hangs stops that
 // container alone. At rest there is no timer and no goroutine per container.
