@@ -164,7 +164,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		CgroupRoot:    cgroupRoot(cfg.Runtime.CgroupRoot, driver),
 		InfraRoot:     infraRoot,
 		MaxMessage:    int(cfg.Server.MaxRecv),
-		NRI:           nriConfig(cfg.NRI),
+		NRI:           nriConfig(ctx, cfg.NRI),
 		MonitorPID:    supervisor.PID,
 		Changes:       changes,
 		Options:       options(cfg),

@@ -3,15 +3,18 @@ package main
 import (
 	"context"
 
+	"k8s.io/klog/v2"
+
 	"github.com/cri-node/cri-node/cmd/cri-node/config"
 	"github.com/cri-node/cri-node/pkg/cri/nri"
 )
 
 // nriConfig is nil where plugins are not wanted.
-func nriConfig(c config.NRI) *nri.Config {
+func nriConfig(ctx context.Context, c config.NRI) *nri.Config {
 	if !c.Enable {
 		return nil
 	}
+	nri.SetLog(klog.FromContext(ctx))
 	socket := c.Socket
 	if c.DisableConnections {
 		socket = ""

@@ -2,7 +2,9 @@ package nri
 
 import (
 	"context"
+	"fmt"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/nri/pkg/adaptation"
 	"github.com/containerd/nri/pkg/api"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -21,7 +23,17 @@ func (m *Manager) CreateContainer(ctx context.Context, c *Container, host Host) 
 	o.op <- struct{}{}
 	defer func() { <-o.op }()
 	var response *adaptation.CreateContainerResponse
-	err = m.tell("CreateContainer", func() { m.containers[id] = o }, func() error {
+	stopping := false
+	err = m.tell("CreateContainer", func() {
+		// Nothing is told of a pod's containers but their end once its own was.
+		pod := m.pods[o.pod]
+		if stopping = pod == nil || pod.phase == phaseStopped; !stopping {
+			m.containers[id] = o
+		}
+	}, func() error {
+		if stopping {
+			return nil
+		}
 		pod, err := m.pod(o.pod)
 		if err != nil {
 			return err
@@ -35,6 +47,9 @@ func (m *Manager) CreateContainer(ctx context.Context, c *Container, host Host) 
 		limits, err = m.adjust(c.Spec, response.GetAdjust(), host)
 		return err
 	})
+	if stopping {
+		return nil, fmt.Errorf("sandbox %s is being stopped: %w", o.pod, errdefs.ErrFailedPrecondition)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -77,6 +77,10 @@ type Manager struct {
 	work       sync.WaitGroup // grows under mu only
 }
 
+// SetLog makes the library log through log. It has one logger for all of a
+// process, which must not be changed once a Manager has been made.
+func SetLog(log klog.Logger) { nrilog.Set(logger{log}) }
+
 // New returns a Manager that knows nothing and has no plugins yet.
 func New(ctx context.Context, c Config, node Node) (*Manager, error) {
 	m := &Manager{
@@ -85,7 +89,6 @@ func New(ctx context.Context, c Config, node Node) (*Manager, error) {
 		started: make(chan struct{}),
 		pods:    map[string]*object{}, containers: map[string]*object{},
 	}
-	nrilog.Set(logger{m.log})
 	adaptation.SetPluginRegistrationTimeout(c.RegistrationTimeout)
 	adaptation.SetPluginRequestTimeout(c.RequestTimeout)
 	options := []adaptation.Option{
