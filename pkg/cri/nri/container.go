@@ -187,11 +187,9 @@ func (m *Manager) Exited(id string) {
 	m.mu.Lock()
 	known := m.containers[id] != nil
 	m.mu.Unlock()
-	if !known {
-		return
+	if known {
+		m.stopLater(id)
 	}
-	ctx := m.ctx
-	m.spawn(func() { m.noted(m.StopContainer(ctx, id), "containerID", id) })
 }
 
 // StopContainer tells, once, that a container has ended. Plugins may change

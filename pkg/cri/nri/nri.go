@@ -60,8 +60,8 @@ type Manager struct {
 	config Config
 	node   Node
 	log    klog.Logger
-	// ctx is for what no call waits for. It is not cancelled.
-	ctx        context.Context
+	// stopLater tells of the end of a container that nobody waits for.
+	stopLater  func(id string)
 	adaptation *adaptation.Adaptation
 	listens    bool
 	// plugins is how many are connected. It is exact for who blocks the
@@ -85,9 +85,11 @@ func SetLog(log klog.Logger) { nrilog.Set(logger{log}) }
 func New(ctx context.Context, c Config, node Node) (*Manager, error) {
 	m := &Manager{
 		config: c, node: node, log: klog.FromContext(ctx),
-		ctx:     context.WithoutCancel(ctx),
 		started: make(chan struct{}),
 		pods:    map[string]*object{}, containers: map[string]*object{},
+	}
+	m.stopLater = func(id string) {
+		m.spawn(func() { m.noted(m.StopContainer(context.WithoutCancel(ctx), id), "containerID", id) })
 	}
 	adaptation.SetPluginRegistrationTimeout(c.RegistrationTimeout)
 	adaptation.SetPluginRequestTimeout(c.RequestTimeout)
@@ -98,7 +100,7 @@ func New(ctx context.Context, c Config, node Node) (*Manager, error) {
 		adaptation.WithDefaultValidator(&c.Validator),
 	}
 	var busy error
-	if c.Socket == "" || answers(c.Socket) {
+	if c.Socket == "" || answers(ctx, c.Socket) {
 		if c.Socket != "" {
 			// The library would take the address away from who listens there.
 			busy = fmt.Errorf("nri.socket: another program serves on %s", c.Socket)
@@ -120,8 +122,9 @@ func New(ctx context.Context, c Config, node Node) (*Manager, error) {
 }
 
 // answers reports whether somebody listens on a unix socket.
-func answers(path string) bool {
-	conn, err := net.DialTimeout("unix", path, time.Second)
+func answers(ctx context.Context, path string) bool {
+	dialer := net.Dialer{Timeout: time.Second}
+	conn, err := dialer.DialContext(ctx, "unix", path)
 	if err != nil {
 		return !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ENOTSOCK)
 	}
