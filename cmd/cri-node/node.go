@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"github.com/cri-node/cri-node/cmd/cri-node/config"
 	"github.com/cri-node/cri-node/pkg/cri"
 	"github.com/cri-node/cri-node/pkg/cri/cdi"
+	"github.com/cri-node/cri-node/pkg/cri/telemetry"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/image/signature"
 	"github.com/cri-node/cri-node/pkg/runtime"
@@ -36,6 +38,7 @@ type node struct {
 	images         *image.Store
 	sandboxes      *sandbox.Manager
 	defaultHandler string
+	metrics        *telemetry.Metrics
 	// closers end the layers, the newest first.
 	closers []func() error
 }
@@ -78,7 +81,7 @@ func (n *node) settleDebts(ctx context.Context) {
 // build makes the layers in the order in which they need one another, and
 // recovers each before the next one relies on it.
 func build(ctx context.Context, cfg *config.Config, version string) (n *node, err error) {
-	n = &node{}
+	n = &node{metrics: telemetry.New(version)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
@@ -167,6 +170,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		NRI:           nriConfig(ctx, cfg.NRI),
 		MonitorPID:    supervisor.PID,
 		Changes:       changes,
+		Metrics:       n.metrics,
 		Options:       options(cfg),
 
 		UserNamespaces: probeUserNS(ctx, images, infraRoot),
@@ -175,15 +179,31 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	n.server.Reconcile(ctx)
 	n.startNRI(ctx)
 	n.serveStreams(ctx, streams)
-	return n, n.openPprof(ctx, cfg.Debug.Pprof)
+	return n, n.openAdmin(ctx, cfg.Admin.Address, supervisor)
 }
 
-// openPprof serves profiles at path, unless it is empty.
-func (n *node) openPprof(ctx context.Context, path string) error {
-	if path == "" {
+// openAdmin serves metrics, health and profiles, unless address is empty.
+func (n *node) openAdmin(ctx context.Context, address string, supervisor *monitor.Supervisor) error {
+	if address == "" {
 		return nil
 	}
-	stop, err := servePprof(ctx, path)
+	source := n.server.Source()
+	source.PulledBytes = func() float64 { return float64(n.images.ReceivedBytes()) }
+	source.MonitorRestarts = func() float64 { return float64(supervisor.Restarts()) }
+	n.metrics.Observe(source)
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", n.metrics.Handler())
+	mux.Handle("/healthz", health([]check{
+		{"runtime-service", n.probe},
+		{"monitor", func(context.Context) error {
+			if supervisor.PID() == 0 {
+				return errors.New("the monitor does not run")
+			}
+			return nil
+		}},
+	}))
+	addProfiles(mux)
+	stop, err := serveAdmin(ctx, address, mux)
 	if err != nil {
 		return err
 	}
@@ -203,6 +223,7 @@ func (n *node) openNetwork(ctx context.Context, cfg *config.Config) (*network.Ne
 		PluginDirs:   cfg.CNIPluginDirs(exeDir),
 		CacheDir:     filepath.Join(cfg.Root, "cni"),
 		InProcess:    cfg.Network.InProcess,
+		OnPlugin:     n.metrics.CNI,
 		DefaultNetwork: network.DefaultNetwork{
 			Disabled: !cfg.Network.Default,
 			Bridge:   cfg.Network.DefaultBridge,

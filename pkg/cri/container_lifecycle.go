@@ -27,6 +27,7 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 		return nil, err
 	}
 	isCreated := func() bool { return c.Status().State == runtime.Created }
+	stagesOf(ctx).enter("start")
 	if err := s.nri.StartContainer(ctx, c.ID(), func() error { return c.Start(ctx) }, isCreated); err != nil {
 		return nil, err
 	}
@@ -47,6 +48,7 @@ func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerR
 	if err != nil {
 		return nil, err
 	}
+	stagesOf(ctx).enter("wait for its end")
 	if err := c.Stop(ctx, seconds(r.GetTimeout())); err != nil {
 		return nil, err
 	}
@@ -156,6 +158,7 @@ func (s *Server) updateLimits(ctx context.Context, c *runtime.Container, update 
 	if err != nil {
 		return err
 	}
+	stagesOf(ctx).enter("update")
 	return c.Update(ctx, func(st *runtime.Status) (runtime.Limits, error) {
 		view := s.containerView(st)
 		base := created.Linux.Resources

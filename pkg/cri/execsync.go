@@ -41,6 +41,7 @@ func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*
 		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("command %q timed out after %v: %w", r.GetCmd(), timeout, context.DeadlineExceeded))
 		defer cancel()
 	}
+	stagesOf(ctx).enter("command")
 	budget := &outputBudget{left: maxExecOutput}
 	stdout, stderr := &boundedOutput{budget: budget}, &boundedOutput{budget: budget}
 	begin := time.Now()

@@ -32,6 +32,14 @@ var reads = map[string]bool{
 	"StreamPodSandboxMetrics": true, "StreamImages": true,
 }
 
+// long are the calls whose stages the error of a late one tells; those of
+// RunPodSandbox and CreateContainer, which outlive their calls, are told by
+// operations.
+var long = map[string]bool{
+	"StartContainer": true, "StopContainer": true, "RemoveContainer": true, "StopPodSandbox": true, "RemovePodSandbox": true,
+	"PullImage": true, "ExecSync": true, "UpdateContainerResources": true,
+}
+
 // What a request or an answer is about.
 type (
 	ofSandbox   interface{ GetPodSandboxId() string }
@@ -64,7 +72,16 @@ func (s *Server) subject(log klog.Logger, message any) klog.Logger {
 func (s *Server) intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
 	method := path.Base(info.FullMethod)
 	log := s.subject(s.log.WithValues("method", method), request)
+	begin := time.Now()
+	defer func() { s.config.Metrics.Call(method, codeOf(err), time.Since(begin)) }()
 	err = s.surround(&log, method, func() error {
+		ctx := ctx
+		if long[method] {
+			var at *stages
+			ctx, at = s.withStages(ctx, method)
+			defer at.finish()
+			defer func() { err = at.late(err) }()
+		}
 		response, err = handler(klog.NewContext(ctx, log), request)
 		if err == nil && !reads[method] {
 			log = s.created(log, response)
@@ -78,9 +95,11 @@ func (s *Server) intercept(ctx context.Context, request any, info *grpc.UnarySer
 func (s *Server) interceptStream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	method := path.Base(info.FullMethod)
 	log := s.log.WithValues("method", method)
-	return s.surround(&log, method, func() error {
+	err := s.surround(&log, method, func() error {
 		return handler(server, streamWithContext{stream, klog.NewContext(stream.Context(), log)})
 	})
+	s.config.Metrics.Stream(method, codeOf(err))
+	return err
 }
 
 // surround runs one call, which may change the logger.

@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/cri/telemetry"
 )
 
 // operations joins calls that ask for the same thing to one execution of it,
@@ -18,6 +21,9 @@ type operations[K comparable] struct {
 	// limit bounds one execution, and life all of them.
 	limit time.Duration
 	life  <-chan struct{}
+	// method names the call, and metrics are told of its stages.
+	method  string
+	metrics *telemetry.Metrics
 
 	mu      sync.Mutex
 	running map[K]*operation
@@ -36,6 +42,9 @@ type operation struct {
 // stages tells how far an operation has come, for the error of a caller who
 // could not wait for its end.
 type stages struct {
+	method  string
+	metrics *telemetry.Metrics
+
 	mu      sync.Mutex
 	name    string
 	since   time.Time
@@ -46,16 +55,40 @@ type stages struct {
 func (s *stages) enter(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
-	if s.name != "" {
-		s.history += fmt.Sprintf("%s %v, ", s.name, now.Sub(s.since).Round(time.Millisecond))
+	s.leaveLocked()
+	s.name, s.since = name, time.Now()
+}
+
+// finish ends the last stage of a call that came to its end.
+func (s *stages) finish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leaveLocked()
+	s.name = ""
+}
+
+func (s *stages) leaveLocked() {
+	if s.name == "" {
+		return
 	}
-	s.name, s.since = name, now
+	took := time.Since(s.since)
+	s.metrics.Stage(s.method, s.name, took)
+	s.history += fmt.Sprintf("%s %v, ", s.name, took.Round(time.Millisecond))
+}
+
+// entered reports whether there is anything to tell.
+func (s *stages) entered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.name != ""
 }
 
 func (s *stages) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.name == "" {
+		return strings.TrimSuffix(s.history, ", ")
+	}
 	return fmt.Sprintf("%sin %s for %v", s.history, s.name, time.Since(s.since).Round(time.Millisecond))
 }
 
@@ -86,7 +119,7 @@ func (o *operations[K]) join(ctx context.Context, key K, f func(ctx context.Cont
 	if err := ctx.Err(); err != nil {
 		return nil, err // nobody waits for it
 	}
-	at := &stages{}
+	at := &stages{method: o.method, metrics: o.metrics}
 	op := &operation{begin: time.Now(), done: make(chan struct{}), stage: at.String}
 	if o.running == nil {
 		o.running = map[K]*operation{}
@@ -105,6 +138,7 @@ func (o *operations[K]) join(ctx context.Context, key K, f func(ctx context.Cont
 		})
 		op.id, op.err = guard(ctx, at, f)
 		close(finished)
+		at.finish()
 		klog.FromContext(ctx).V(logStages).Info("Done", "id", op.id, "stages", at.String())
 		o.mu.Lock()
 		delete(o.running, key)

@@ -62,6 +62,7 @@ func (s *Server) stopSandbox(ctx context.Context, id string) error {
 	s.stopping.Store(sb.ID(), true)
 	// Containers first: their network goes with the sandbox. The init of a
 	// shared pid namespace goes last, because all others die with it.
+	stagesOf(ctx).enter("containers")
 	containers, inits := s.members(sb.ID())
 	if err := each(containers, func(c *runtime.Container) error { return s.killContainer(ctx, c) }); err != nil {
 		return err
@@ -72,6 +73,7 @@ func (s *Server) stopSandbox(ctx context.Context, id string) error {
 	if err := s.nri.StopPodSandbox(ctx, sb.ID()); err != nil {
 		return err
 	}
+	stagesOf(ctx).enter("network and namespaces")
 	return s.sandboxes().Stop(ctx, sb.ID())
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/cri-node/cri-node/pkg/cri/nri"
 	"github.com/cri-node/cri-node/pkg/cri/stats"
 	"github.com/cri-node/cri-node/pkg/cri/streaming"
+	"github.com/cri-node/cri-node/pkg/cri/telemetry"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/runtime"
 	"github.com/cri-node/cri-node/pkg/runtime/hooks"
@@ -80,6 +81,8 @@ type Config struct {
 	// Changes is what OnChange of Sandboxes and Containers tells; nil where
 	// nobody is told.
 	Changes *Changes
+	// Metrics are told of calls and their stages; nil measures nothing.
+	Metrics *telemetry.Metrics
 	Options
 }
 
@@ -145,9 +148,9 @@ func New(ctx context.Context, c Config) *Server {
 		config:  c,
 		log:     klog.FromContext(ctx),
 		abort:   sync.OnceFunc(func() { close(life) }),
-		runs:    operations[sandbox.Key]{limit: runLimit, life: life},
-		creates: operations[containerKey]{limit: createLimit, life: life},
 		host:    askHost(c.Cgroups, c.Confinement),
+		runs:    operations[sandbox.Key]{limit: runLimit, life: life, method: "RunPodSandbox", metrics: c.Metrics},
+		creates: operations[containerKey]{limit: createLimit, life: life, method: "CreateContainer", metrics: c.Metrics},
 		events:  newEventLog(),
 		stats:   stats.New(c.Cgroups),
 		metrics: newMetricTable(c.Cgroups.Offers()),

@@ -40,8 +40,9 @@ type download struct {
 	file    *os.File // nil: nothing is kept
 	count   func(int64)
 
-	offset    int64 // of the next byte
-	have      int64 // bytes in file from before
+	offset    int64       // of the next byte
+	have      int64       // bytes in file from before
+	arrived   func(n int) // told of the bytes that came from the registry
 	body      io.ReadCloser
 	cancel    context.CancelCauseFunc
 	timer     *time.Timer
@@ -62,6 +63,7 @@ func (s *Store) newDownload(ctx context.Context, session *registry.Session, desc
 		size:    desc.Size,
 		timeout: s.config.ProgressTimeout,
 		count:   func(int64) {},
+		arrived: func(n int) { s.received.Add(uint64(n)) },
 		open: func(ctx context.Context, offset int64) (io.ReadCloser, error) {
 			return session.Fetch(ctx, desc, offset)
 		},
@@ -190,6 +192,9 @@ func (d *download) timedRead(p []byte) (int, error) {
 	start := time.Now()
 	d.timer.Reset(max(d.budget, time.Millisecond))
 	n, err := d.body.Read(p)
+	if d.arrived != nil {
+		d.arrived(n)
+	}
 	d.timer.Stop()
 	d.budget -= time.Since(start)
 	if d.window += int64(n); d.window >= minProgress {

@@ -65,6 +65,8 @@ var errClosed = fmt.Errorf("image store is closed: %w", errdefs.ErrUnavailable)
 // Store holds the images of a node. See the package documentation for its form
 // on disk and its locks.
 type Store struct {
+	received atomic.Uint64 // bytes that came from registries
+
 	config Config
 	lock   *os.File
 	slots  *semaphore.Weighted
@@ -240,3 +242,6 @@ func (s *Store) Usage() (FsUsage, error) {
 	}
 	return u, nil
 }
+
+// ReceivedBytes counts the bytes that came from registries.
+func (s *Store) ReceivedBytes() uint64 { return s.received.Load() }

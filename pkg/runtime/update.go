@@ -54,6 +54,17 @@ func (c *Container) setLimits(ctx context.Context, limits *specs.LinuxResources)
 	if err != nil {
 		return err
 	}
+	if limits.CPU != nil && limits.CPU.Quota != nil && *limits.CPU.Quota < 0 {
+		lifted, err := c.m.config.Cgroups.LiftCPUQuota(c.Status().Cgroup)
+		if err != nil {
+			return fmt.Errorf("lift the CPU quota of container %s: %w", c.id, err)
+		}
+		if lifted {
+			rest, cpu := *limits, *limits.CPU
+			cpu.Quota, rest.CPU = nil, &cpu
+			limits = &rest
+		}
+	}
 	document, err := json.Marshal(limits)
 	if err != nil {
 		return fmt.Errorf("encode resources: %w", err)

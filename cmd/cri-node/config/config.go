@@ -23,7 +23,7 @@ type Config struct {
 
 	NRI NRI `toml:"nri"`
 
-	Debug Debug `toml:"debug"`
+	Admin Admin `toml:"admin"`
 
 	// origins tells who set a key last, by its dotted name. A key that is
 	// not in it has its default.
@@ -121,10 +121,11 @@ type Streaming struct {
 	TLSClientCAFile string `toml:"tls_client_ca_file"`
 }
 
-// Debug is the section for people who look into the daemon itself.
-type Debug struct {
-	// Pprof is the absolute path of a unix socket, or empty.
-	Pprof string `toml:"pprof"`
+// Admin is the section for people and tools that look into the daemon itself.
+type Admin struct {
+	// Address is "unix://" and an absolute path, a loopback address with a port,
+	// or empty.
+	Address string `toml:"address"`
 }
 
 // IsSet reports whether a file or a flag has set a key, by its dotted name.

@@ -172,6 +172,7 @@ func TestOverrides(t *testing.T) {
 	want := Default()
 	want.Root, want.State, want.Log.Level = "/data/cri-node", "/run/other", 6
 	want.Server.Listen = "unix:///run/other/cri.sock"
+	want.Admin.Address = "unix:///run/other/admin.sock"
 	equal(t, got, want)
 
 	_, err = Load(filepath.Join(dir, "config.toml"), Override{"--listen", "server.listen", "tcp://1.2.3.4:5"})
@@ -251,7 +252,7 @@ func TestMistakesNameFileLineAndKey(t *testing.T) {
 		{"handler name", "[runtime.handlers.Kata]\npath = '/k'", ":1: runtime.handlers.Kata: "},
 		{"handler path", "[runtime.handlers.kata]\npath = 'k'", ":2: runtime.handlers.kata.path: "},
 		{"unknown default handler", "runtime.default_handler = 'kata'", ":1: runtime.default_handler: "},
-		{"pprof", "debug.pprof = 'localhost:6060'", ":1: debug.pprof: "},
+		{"admin", "admin.address = '0.0.0.0:6060'", ":1: admin.address: "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path := filepath.Join(write(t, map[string]string{"c.toml": test.file}), "c.toml")

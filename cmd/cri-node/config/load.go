@@ -57,6 +57,9 @@ func (c *Config) derive() {
 	if _, set := c.origins["server.listen"]; !set {
 		c.Server.Listen = unixScheme + filepath.Join(c.State, "cri.sock")
 	}
+	if _, set := c.origins["admin.address"]; !set {
+		c.Admin.Address = unixScheme + filepath.Join(c.State, "admin.sock")
+	}
 	for name, value := range c.Runtime.DefaultSysctls {
 		if value == "" {
 			delete(c.Runtime.DefaultSysctls, name)

@@ -35,9 +35,7 @@ func (c *Config) Validate() error {
 	v.handlers(c.Runtime)
 	v.streaming(c.Streaming)
 	v.nri(c.NRI)
-	if c.Debug.Pprof != "" {
-		v.check("debug.pprof", socketPath(c.Debug.Pprof))
-	}
+	v.check("admin.address", adminAddress(c.Admin.Address))
 	return errors.Join(v.errs...)
 }
 
@@ -288,6 +286,21 @@ func cgroupRoot(name string) error {
 func interfaceName(name string) error {
 	if name == "" || name == "." || name == ".." || len(name) > maxInterfaceName || strings.ContainsAny(name, "/: \t\n\v\f\r") {
 		return fmt.Errorf("%q is no name for a network interface", name)
+	}
+	return nil
+}
+
+// adminAddress takes none, a socket, or an address only this machine reaches:
+// what is served there has no authentication.
+func adminAddress(address string) error {
+	if address == "" {
+		return nil
+	}
+	if path, ok := strings.CutPrefix(address, unixScheme); ok {
+		return socketPath(path)
+	}
+	if to, err := netip.ParseAddrPort(address); err != nil || !to.Addr().IsLoopback() {
+		return fmt.Errorf("is %q, want unix:// and a path, or a loopback address such as \"127.0.0.1:9100\"", address)
 	}
 	return nil
 }

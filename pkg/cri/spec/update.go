@@ -72,7 +72,7 @@ func RestoreLimits(current, next Limits) (*specs.LinuxResources, error) {
 		return nil, err
 	}
 	old.Devices = nil
-	const unlimited, defaultShares = int64(-1), uint64(1024)
+	const unlimited, defaultShares, defaultPeriod = int64(-1), uint64(1024), uint64(100000)
 	if m := next.OCI.Memory; m != nil {
 		if old.Memory == nil {
 			old.Memory = &specs.LinuxMemory{}
@@ -90,6 +90,9 @@ func RestoreLimits(current, next Limits) (*specs.LinuxResources, error) {
 		}
 		if c.Quota != nil && old.CPU.Quota == nil {
 			old.CPU.Quota = new(unlimited)
+		}
+		if c.Period != nil && old.CPU.Period == nil {
+			old.CPU.Period = new(defaultPeriod)
 		}
 		if c.Shares != nil && old.CPU.Shares == nil {
 			old.CPU.Shares = new(defaultShares)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
@@ -58,6 +59,8 @@ type Supervisor struct {
 	link    *link
 	changed chan struct{} // closed and replaced whenever link changes
 	closed  bool
+
+	restarts atomic.Uint64
 
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
@@ -147,6 +150,7 @@ func (s *Supervisor) reconnect(ctx context.Context) *link {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		l, err := s.connect(ctx)
 		if err == nil {
+			s.restarts.Add(1)
 			return l
 		}
 		if ctx.Err() == nil {
@@ -285,6 +289,10 @@ func (s *Supervisor) PID() int {
 	}
 	return s.link.pid
 }
+
+// Restarts counts how often the connection to the monitor was lost and made
+// anew, which mostly means that it died and was started again.
+func (s *Supervisor) Restarts() uint64 { return s.restarts.Load() }
 
 // Upgrade makes the monitor execute Config.Exe in its own place. Containers
 // notice nothing. It returns when the new monitor answers.

@@ -76,8 +76,14 @@ func (o *operation) FindInPath(plugin string, _ []string) (string, error) {
 }
 
 // ExecPlugin implements invoke.Exec.
-func (o *operation) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+func (o *operation) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) (out []byte, err error) {
 	env := pluginEnv(environ)
+	if told := o.n.cfg.OnPlugin; told != nil {
+		begin := time.Now()
+		defer func() {
+			told(env["CNI_COMMAND"], filepath.Base(strings.TrimPrefix(path, builtinPrefix)), time.Since(begin), err)
+		}()
+	}
 	if name, ok := strings.CutPrefix(path, builtinPrefix); ok {
 		out, err := o.runBuiltin(ctx, name, stdin, env)
 		if !errors.Is(err, errNotBuiltin) {

@@ -41,6 +41,9 @@ type Config struct {
 	DefaultNetwork DefaultNetwork
 	// MaxParallel limits in-process plugins that use netlink at once; default 2.
 	MaxParallel int
+	// OnPlugin, if set, is told of each run of a plugin: the CNI command and
+	// the plugin's type.
+	OnPlugin func(command, plugin string, took time.Duration, err error)
 }
 
 // DefaultNetwork describes the embedded network.

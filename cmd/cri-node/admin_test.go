@@ -2,20 +2,22 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
-func TestPprof(t *testing.T) {
+func TestAdmin(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pprof.sock")
 	// Twice, since the second daemon finds the first one's socket.
 	for range 2 {
-		stop, err := servePprof(t.Context(), path)
+		stop, err := serveAdmin(t.Context(), "unix://"+path, profiles())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,12 +52,41 @@ func TestPprof(t *testing.T) {
 	}
 }
 
-func TestPprofLeavesOtherFilesAlone(t *testing.T) {
+func TestAdminLeavesOtherFilesAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "precious")
 	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := servePprof(t.Context(), path); err == nil {
+	if _, err := serveAdmin(t.Context(), "unix://"+path, profiles()); err == nil {
 		t.Error("served over a file")
+	}
+}
+
+func profiles() *http.ServeMux {
+	mux := http.NewServeMux()
+	addProfiles(mux)
+	return mux
+}
+
+func TestHealth(t *testing.T) {
+	good := check{"good", func(context.Context) error { return nil }}
+	bad := check{"bad", func(context.Context) error { return errors.New("broken") }}
+	for name, test := range map[string]struct {
+		url    string
+		checks []check
+		code   int
+		body   string
+	}{
+		"well":    {"/healthz", []check{good}, 200, "ok"},
+		"verbose": {"/healthz?verbose", []check{good}, 200, "[+]good ok\nhealthz check passed\n"},
+		"ill":     {"/healthz", []check{good, bad}, 500, "[+]good ok\n[-]bad failed: broken\nhealthz check failed\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			health(test.checks).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, test.url, http.NoBody))
+			if w.Code != test.code || w.Body.String() != test.body {
+				t.Errorf("answer is %d %q", w.Code, w.Body)
+			}
+		})
 	}
 }
