@@ -6,14 +6,19 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
+
+	"k8s.io/klog/v2"
 )
 
 // transport carries the streams of an exec or attach.
 type transport interface {
 	// streams is the client as Runtime sees it.
 	streams() Streams
+	// cut ends what the client sends, after it has left.
+	cut()
 	// tell sends how it ended and ends the streams.
 	tell(end status)
 	// ended is closed when the connection is, on either side.
@@ -28,6 +33,17 @@ type remoteWork struct {
 	run   func(context.Context, Streams) (code int, err error)
 	// grace is how long it may go on without its client.
 	grace time.Duration
+}
+
+// safely makes a panic an error.
+func (w remoteWork) safely(ctx context.Context, log klog.Logger, s Streams) (code int, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			log.Error(nil, "A streaming session panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return w.run(ctx, s)
 }
 
 // remote serves an exec or attach from the upgrade to the end.
@@ -56,11 +72,11 @@ func (s *session) remote(w http.ResponseWriter, r *http.Request, work remoteWork
 		case <-ctx.Done():
 		}
 	})
-	s.run(func() { s.outlive(ctx, cancel, work.grace) })
+	s.run(func() { s.outlive(ctx, cancel, t, work.grace) })
 	// However ctx ends, no write blocks for long any more.
 	defer context.AfterFunc(ctx, func() { s.link.limitWrites(s.config.tellTime) })()
 
-	code, err := work.run(ctx, t.streams())
+	code, err := work.safely(ctx, s.log, t.streams())
 	if cause := context.Cause(ctx); cause != nil && err != nil {
 		err = cause
 	}
@@ -71,13 +87,14 @@ func (s *session) remote(w http.ResponseWriter, r *http.Request, work remoteWork
 }
 
 // outlive gives the work a moment after the client has left.
-func (s *session) outlive(ctx context.Context, cancel context.CancelCauseFunc, grace time.Duration) {
+func (s *session) outlive(ctx context.Context, cancel context.CancelCauseFunc, t transport, grace time.Duration) {
 	select {
 	case <-ctx.Done():
 		return
 	case <-s.gone:
 	}
 	_ = s.link.Close() // so that writes fail at once
+	t.cut()
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {

@@ -132,14 +132,19 @@ func (t *spdyRemote) streams() Streams {
 	return s
 }
 
-// tell is best effort: a client that does not listen learns nothing.
-func (t *spdyRemote) tell(end status) {
-	// What is still on its way in must not hold up the connection.
+func (t *spdyRemote) cut() {
+	// Data that waits for a reader keeps the end of the connection from being
+	// seen.
 	for _, kind := range []string{remotecommand.StreamTypeStdin, remotecommand.StreamTypeResize} {
 		if stream := t.got[kind]; stream != nil {
 			_ = stream.Reset()
 		}
 	}
+}
+
+// tell is best effort: a client that does not listen learns nothing.
+func (t *spdyRemote) tell(end status) {
+	t.cut()
 	if message := end.encode(t.protocol == remotecommand.StreamProtocolV4Name); len(message) > 0 {
 		_, _ = t.got[remotecommand.StreamTypeError].Write(message)
 	}

@@ -331,6 +331,8 @@ func (t *channelRemote) streams() Streams {
 	return s
 }
 
+func (t *channelRemote) cut() { t.endInput(io.EOF) }
+
 func (t *channelRemote) tell(end status) {
 	protocol := t.ws.Subprotocol()
 	structured := protocol == channelV5 || protocol == channelV4 || protocol == channelV4Base64
