@@ -78,6 +78,8 @@ type pair struct {
 	timer        *time.Timer // ends the wait for the second stream
 }
 
+func (p *pair) complete() bool { return p.data != nil && p.errors != nil }
+
 // open upgrades the connection; streams are accepted from then on.
 func (f *forwards) open(ctx context.Context, w http.ResponseWriter, r *http.Request) (httpstream.Connection, error) {
 	f.mu.Lock() // accept must know the connection
@@ -136,7 +138,8 @@ func (f *forwards) accept(ctx context.Context, stream httpstream.Stream, reply <
 	}
 	*place = stream
 	p.replies = append(p.replies, reply)
-	if p.data != nil && p.errors != nil && p.timer.Stop() {
+	if p.complete() {
+		p.timer.Stop() // abandon does nothing any more
 		f.session.run(func() {
 			defer f.remove(id, p)
 			f.serve(ctx, p)
@@ -162,17 +165,19 @@ func requestID(stream httpstream.Stream, kind string) string {
 // abandon gives up on a connection whose second stream did not come.
 func (f *forwards) abandon(id string, p *pair) {
 	f.mu.Lock()
-	closed := f.closed
+	given := !f.closed && !p.complete() // close does what is left
 	stream := p.data
 	if stream == nil {
 		stream = p.errors
 	}
-	f.mu.Unlock()
-	if closed {
-		return // close does it
+	if given {
+		delete(f.pairs, id) // so that nothing joins it
+		f.conn.RemoveStreams(stream)
 	}
-	_ = stream.Reset()
-	f.remove(id, p)
+	f.mu.Unlock()
+	if given {
+		_ = stream.Reset()
+	}
 }
 
 // remove forgets a connection that is over.

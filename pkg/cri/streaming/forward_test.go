@@ -130,7 +130,7 @@ func TestForward(t *testing.T) {
 			conn := dialForward(t, tunnelled, must1(t)(s.PortForward(PortForward{})))
 			exchange := func(id string) {
 				data, failures := connect(t, conn, id, port)
-				payload := bytes.Repeat([]byte(id), 20_000)
+				payload := bytes.Repeat([]byte(id), 2_000)
 				go func() { _, _ = data.Write(payload); _ = data.Close() }()
 				if got, err := io.ReadAll(data); err != nil || !bytes.Equal(got, payload) {
 					t.Errorf("%s: %d bytes came back, %v", id, len(got), err)
@@ -168,7 +168,9 @@ func TestForward(t *testing.T) {
 }
 
 func TestForwardRefusesStreams(t *testing.T) {
-	s := serve(t, impatient(), &fakeRuntime{})
+	c := impatient()
+	c.openTime = 200 * time.Millisecond
+	s := serve(t, c, &fakeRuntime{})
 	conn := dialForward(t, false, must1(t)(s.PortForward(PortForward{})))
 	for _, h := range []http.Header{
 		{}, {"Streamtype": {"data"}}, {"Streamtype": {"data"}, "Port": {"0"}}, {"Streamtype": {"data"}, "Port": {"65536"}},

@@ -41,7 +41,7 @@ func (f *fakeRuntime) Dial(ctx context.Context, _ string, port uint16) (net.Conn
 func impatient() Config {
 	return Config{
 		Address:  "127.0.0.1",
-		openTime: time.Second, leaveGrace: 200 * time.Millisecond, tellTime: 300 * time.Millisecond,
+		openTime: 30 * time.Second, leaveGrace: 200 * time.Millisecond, tellTime: 300 * time.Millisecond,
 		linger: 500 * time.Millisecond, watchInterval: 50 * time.Millisecond,
 	}
 }
