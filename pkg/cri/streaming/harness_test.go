@@ -17,7 +17,11 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// Of the client, which leaves it behind for a moment.
+		goleak.IgnoreAnyFunction("k8s.io/client-go/tools/remotecommand.(*heartbeat).start"))
+}
 
 // fakeRuntime does what functions say. Its pods are this machine.
 type fakeRuntime struct {

@@ -185,7 +185,7 @@ func TestClientLeaves(t *testing.T) {
 				}()
 				<-begun
 				time.AfterFunc(300*time.Millisecond, leave) // buffers on the way are full
-				<-done // to a client of SPDY a lost connection is no error
+				<-done                                      // to a client of SPDY a lost connection is no error
 				eventually(t, "the end of the work", cancelled.Load)
 				if !resized.Load() || !wrote.Load() {
 					t.Error("the streams did not end first")
