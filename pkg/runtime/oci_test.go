@@ -92,6 +92,12 @@ func ociManager(t *testing.T, handler, path string) *Manager {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // after the containers are gone
+		parents, _ := filepath.Glob("/sys/fs/cgroup/*/cri-node-runtime-test")
+		for _, parent := range append(parents, "/sys/fs/cgroup/cri-node-runtime-test") {
+			_ = os.Remove(parent)
+		}
+	})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 60*time.Second)
 		defer cancel()
@@ -142,13 +148,6 @@ func runningContainer(t *testing.T, m *Manager, handler, id, script string, stdi
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		parents, _ := filepath.Glob("/sys/fs/cgroup/*/cri-node-runtime-test")
-		for _, parent := range append(parents, "/sys/fs/cgroup/cri-node-runtime-test") {
-			_ = os.Remove(filepath.Join(parent, id))
-			_ = os.Remove(parent)
-		}
-	})
 	if err := c.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
