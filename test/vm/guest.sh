@@ -60,7 +60,7 @@ e2e() {
 	local pid=$!
 	# The console gets one line for each test.
 	tail -n +1 -f --pid=$pid "$results/e2e.out" |
-		grep --line-buffered -E '^(--- |FAIL|PASS|panic:|prepare:)|^ +[a-z0-9_]+_test\.go:[0-9]+: ' | cut -c1-400
+		grep --line-buffered -E '^(--- |FAIL|PASS|panic:|prepare:)|^ +[a-z0-9_]+_test\.go:[0-9]+: ' | sed -u 's/^\(.\{400\}\).*/\1/'
 	wait $pid
 }
 
