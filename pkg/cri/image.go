@@ -86,7 +86,11 @@ func (s *Server) ImageStatus(_ context.Context, r *runtimeapi.ImageStatusRequest
 	}
 	response := &runtimeapi.ImageStatusResponse{Image: criImage(img)}
 	if r.GetVerbose() {
-		response.Info, err = verbose(map[string]any{"imageSpec": img.Config})
+		info := map[string]any{"imageSpec": img.Config}
+		if img.Artifact != nil {
+			info["artifact"] = img.Artifact
+		}
+		response.Info, err = verbose(info)
 	}
 	return response, err
 }

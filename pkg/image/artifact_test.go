@@ -111,6 +111,31 @@ func TestArtifact(t *testing.T) {
 	})
 }
 
+// TestArtifactResumed: a blob that comes in pieces is as good as one that comes
+// at once.
+func TestArtifactResumed(t *testing.T) {
+	f := newFakeRegistry(t)
+	big := noise(400_000, 7)
+	f.pushArtifact("data", []blobOf{{"big", big}}, "latest")
+	f.onRequest(cutOnce(f, []byte(big)))
+	root := t.TempDir()
+	s := open(t, root)
+	img, err := s.Resolve(pull(t, s, f.host()+"/data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := readFile(t, s.layerDir(blobLayer(img.Artifact.Files[0].Digest)), layerDiff, artifactBlob); got != big {
+		t.Errorf("%d bytes, want %d", len(got), len(big))
+	}
+	if f.count(digest.FromString(big).String(), "bytes=") == 0 {
+		t.Error("nothing was asked for by range")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	checkClean(t, root, 0)
+}
+
 // TestArtifactCannotBringLayers: the bytes of a plain tar are the name of the
 // layer they unpack to.
 func TestArtifactCannotBringLayers(t *testing.T) {

@@ -66,3 +66,20 @@ func TestCDI(t *testing.T) {
 		})
 	}
 }
+
+// TestCDIUserNS gives a device to a pod in whose user namespace nobody can make
+// a node.
+func TestCDIUserNS(t *testing.T) {
+	dir := t.TempDir()
+	e := ownNode(t, node.Options{Number: 35, Config: fmt.Sprintf("[runtime]\ncdi_dirs = [%q]\n", dir)})
+	e.must(os.WriteFile(filepath.Join(dir, "dev.json"), []byte(`{"cdiVersion":"0.6.0","kind":"vendor.test/dev","devices":[{"name":"a","containerEdits":{
+		"deviceNodes":[{"path":"/dev/sub/cdi","hostPath":"/dev/zero"}]}}]}`), 0o600))
+	for handler := range shared.bin.Handlers {
+		if !handlerFeatures(e, handler).GetUserNamespaces() {
+			continue // TestUserNamespaceRefused is about those
+		}
+		p := e.runPod(handler, mapped)
+		r := e.sh(p, "c", "head -c 3 /dev/sub/cdi | wc -c", ofPod(p), withDevices("vendor.test/dev=a"))
+		equal(e, handler+": bytes", r.stdout+r.stderr, "3\n")
+	}
+}

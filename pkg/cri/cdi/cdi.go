@@ -99,12 +99,52 @@ func (r *Registry) Inject(spec *specs.Spec, names []string) error {
 	}
 	unknown, err := cache.InjectDevices(spec, names...)
 	if err == nil {
+		bindNodes(spec, cache, names)
 		return nil
 	}
 	if len(unknown) == 0 {
 		return fmt.Errorf("CDI devices %s: %w: %w", strings.Join(names, ", "), err, errdefs.ErrFailedPrecondition)
 	}
 	return fmt.Errorf("CDI devices %s are in no usable file of %s%s: %w", strings.Join(unknown, ", "), strings.Join(r.dirs, ", "), why(cache), errdefs.ErrFailedPrecondition)
+}
+
+// bindNodes turns the nodes of devices into mounts of the host's where there is
+// a user namespace: nobody can make a node there, and OCI runtimes, which then
+// mount nodes by themselves, look for them at the container's path on the host.
+func bindNodes(spec *specs.Spec, cache *cdi.Cache, names []string) {
+	userns := func(ns specs.LinuxNamespace) bool { return ns.Type == specs.UserNamespace }
+	if spec.Linux == nil || !slices.ContainsFunc(spec.Linux.Namespaces, userns) {
+		return
+	}
+	for path, source := range nodes(cache, names) {
+		at := func(d specs.LinuxDevice) bool { return d.Path == path }
+		if !slices.ContainsFunc(spec.Linux.Devices, at) {
+			continue
+		}
+		spec.Linux.Devices = slices.DeleteFunc(spec.Linux.Devices, at)
+		spec.Mounts = append(spec.Mounts, specs.Mount{
+			Destination: path, Type: "bind", Source: source, Options: []string{"bind", "rprivate", "rw", "nosuid", "noexec"},
+		})
+	}
+}
+
+// nodes returns where on the host the nodes of devices are, by their paths in
+// the container.
+func nodes(cache *cdi.Cache, names []string) map[string]string {
+	sources := map[string]string{}
+	for _, name := range names {
+		d := cache.GetDevice(name)
+		if d == nil {
+			continue // its file has gone this instant
+		}
+		for _, n := range slices.Concat(d.GetSpec().ContainerEdits.DeviceNodes, d.ContainerEdits.DeviceNodes) {
+			sources[n.Path] = n.HostPath
+			if n.HostPath == "" {
+				sources[n.Path] = n.Path
+			}
+		}
+	}
+	return sources
 }
 
 // why says what is wrong with the files, which may be why a device is unknown.

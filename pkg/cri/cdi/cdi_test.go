@@ -103,6 +103,23 @@ func TestInject(t *testing.T) {
 	}
 }
 
+func TestInjectWithUserNamespace(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "gpu.yaml", gpu)
+	spec := emptySpec()
+	spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.UserNamespace}}
+	if err := New([]string{dir}).Inject(spec, []string{"vendor.com/gpu=0"}); err != nil {
+		t.Fatal(err)
+	}
+	if len(spec.Linux.Devices) != 0 || len(spec.Linux.Resources.Devices) != 1 {
+		t.Errorf("devices are %+v, rules %+v", spec.Linux.Devices, spec.Linux.Resources.Devices)
+	}
+	last := spec.Mounts[len(spec.Mounts)-1]
+	if last.Destination != "/dev/gpu0" || last.Source != "/dev/null" || last.Type != "bind" {
+		t.Errorf("mounts are %+v", spec.Mounts)
+	}
+}
+
 func TestRequested(t *testing.T) {
 	names, err := Requested(&runtimeapi.ContainerConfig{
 		CDIDevices: []*runtimeapi.CDIDevice{{Name: "vendor.com/gpu=1"}, {Name: "vendor.com/gpu=0"}},
