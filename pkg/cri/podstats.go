@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"path"
+	"sync"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -105,15 +106,19 @@ func (s *Server) readPods(ctx context.Context, pods []sandbox.Status) []podReadi
 		targets = append(targets, stats.Target{ID: st.ID + podCgroup, Cgroup: parent, Since: st.CreatedAt, Keep: st.State == sandbox.Ready})
 		take = append(take, func(sample stats.Sample) { readings[i].own = &sample })
 	}
-	for n, result := range s.stats.Samples(targets) {
+	var networks sync.WaitGroup
+	networks.Go(func() { s.readNetworks(ctx, readings) })
+	samples := s.stats.Samples(targets)
+	counts := s.stats.Processes(targets[:members])
+	networks.Wait()
+	for n, result := range samples {
 		if result.Err == nil { // or it has gone meanwhile
 			take[n](result.Sample)
 		}
 	}
-	for n, count := range s.stats.Processes(targets[:members]) {
+	for n, count := range counts {
 		readings[owner[n]].processes += count
 	}
-	s.readNetworks(ctx, readings)
 	return readings
 }
 

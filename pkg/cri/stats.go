@@ -13,8 +13,8 @@ import (
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
-// ContainerStats reads what one container uses. One that does not run uses
-// nothing but its writable layer.
+// ContainerStats reads what one container uses. Of one that does not run it says
+// what its cgroup still knows, or nothing, and what its writable layer takes up.
 func (s *Server) ContainerStats(_ context.Context, r *runtimeapi.ContainerStatsRequest) (*runtimeapi.ContainerStatsResponse, error) {
 	c, err := s.findContainer(r.GetContainerId())
 	if err != nil {

@@ -39,7 +39,7 @@ import (
 // options are the command line.
 type options struct {
 	endpoint, image, handlers, cgroupParent string
-	pods, parallel, execs, lists            int
+	pods, parallel, execs, lists, many      int
 	jsonFile                                string
 	processes                               processSet
 }
@@ -71,6 +71,7 @@ func parse() (options, error) {
 	flag.IntVar(&o.parallel, "parallel", 8, "pods at a time in the second round; 0 leaves it out")
 	flag.IntVar(&o.execs, "execs", 100, "ExecSync calls")
 	flag.IntVar(&o.lists, "lists", 200, "calls of each list and status")
+	flag.IntVar(&o.many, "many", 100, "pods that are up while statistics are listed once more; 0 leaves it out")
 	flag.StringVar(&o.jsonFile, "json", "", "file for all numbers")
 	flag.StringVar(&pids, "pids", "", "the runtime's processes, as 12,34")
 	flag.StringVar(&o.processes.cgroup, "cgroup", "", "the runtime's processes, as a cgroup")

@@ -64,6 +64,13 @@ func (b *bench) measure(ctx context.Context) (*report, error) {
 		return nil, err
 	}
 	r.Sequential = one.summaries()
+	if b.many > 0 {
+		crowd := newSamples()
+		if err := b.round(ctx, "crowd", b.many, max(1, b.parallel), newSamples(), func([]unit) error { return b.statistics(ctx, crowd) }); err != nil {
+			return nil, err
+		}
+		r.Many, r.Crowd = b.many, crowd.summaries()
+	}
 	if b.parallel < 1 {
 		return r, nil
 	}
@@ -188,6 +195,40 @@ func (b *bench) questions(ctx context.Context, up []unit, s *samples) error {
 			err := s.time(q.name, func() error { return q.ask(i) })
 			if status.Code(err) == codes.Unimplemented {
 				break // the table says so by its absence
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", q.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// statisticsGap is longer than a runtime should remember what it has read: each
+// call is to read anew.
+const statisticsGap = 1100 * time.Millisecond
+
+// statistics times what monitoring asks while many pods run.
+func (b *bench) statistics(ctx context.Context, s *samples) error {
+	gap := time.NewTicker(statisticsGap)
+	defer gap.Stop()
+	for _, q := range []struct {
+		name string
+		ask  func() error
+	}{
+		{"ListContainerStats", func() error { _, err := b.runtime.ListContainerStats(ctx, nil); return err }},
+		{"ListPodSandboxStats", func() error { _, err := b.runtime.ListPodSandboxStats(ctx, nil); return err }},
+		{"ListPodSandboxMetrics", func() error { _, err := b.runtime.ListPodSandboxMetrics(ctx); return err }},
+	} {
+		for range max(1, b.lists/10) {
+			select {
+			case <-gap.C:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			err := s.time(q.name, q.ask)
+			if status.Code(err) == codes.Unimplemented {
+				break
 			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", q.name, err)

@@ -18,6 +18,9 @@ type report struct {
 	Concurrent       map[string]summary `json:"concurrent,omitempty"`
 	UpSeconds        float64            `json:"up_seconds,omitempty"`
 	DownSeconds      float64            `json:"down_seconds,omitempty"`
+	// Many pods were up while each call of Crowd was made.
+	Many             int                `json:"many,omitempty"`
+	Crowd            map[string]summary `json:"crowd,omitempty"`
 	AtRest           cost               `json:"at_rest"`
 	WithPods         cost               `json:"with_pods"`
 	WithPodsParallel cost               `json:"with_pods_parallel"`
@@ -47,6 +50,12 @@ func (r *report) print(w io.Writer) {
 	}
 	if r.UpSeconds > 0 {
 		fmt.Fprintf(w, "\n%d pods, %d at a time: up in %.2f s, down in %.2f s.\n", r.Pods, r.Parallel, r.UpSeconds, r.DownSeconds)
+	}
+	if len(r.Crowd) > 0 {
+		fmt.Fprintf(w, "\n| with %d pods up, read anew | median | p99 |\n|---|---|---|\n", r.Many)
+		for _, name := range []string{"ListContainerStats", "ListPodSandboxStats", "ListPodSandboxMetrics"} {
+			fmt.Fprintf(w, "| %s | %s |\n", name, cells(r.Crowd, name))
+		}
 	}
 	if r.AtRest.Processes == 0 {
 		return

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -55,6 +56,9 @@ func (m *marks) add(id, mount string) {
 		return unix.FanotifyMark(fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, mask, dir, "")
 	})
 	if err != nil { // no permission, or no more marks
+		if len(g.ids) == 0 {
+			m.releaseLocked(g)
+		}
 		return
 	}
 	g.ids = append(g.ids, id)
@@ -68,14 +72,14 @@ func (m *marks) stands(id string) bool {
 	return m.byID[id] != nil
 }
 
-// groupLocked returns a group without a mark, or where there are enough groups
-// the one with the fewest.
+// groupLocked returns a new group, or where there are enough of them the one
+// with the fewest marks.
 func (m *marks) groupLocked() (*group, error) {
 	var fewest *group
 	if len(m.groups) > 0 {
 		fewest = slices.MinFunc(m.groups, func(a, b *group) int { return len(a.ids) - len(b.ids) })
 	}
-	if fewest != nil && (len(fewest.ids) == 0 || len(m.groups) >= maxGroups) {
+	if len(m.groups) >= maxGroups {
 		return fewest, nil
 	}
 	g, err := m.newGroupLocked()
@@ -109,24 +113,21 @@ func (m *marks) wait(g *group) {
 		})
 	}
 	m.mu.Lock()
-	m.removeLocked(g)
+	m.groups = slices.DeleteFunc(m.groups, func(x *group) bool { return x == g })
 	ids := g.ids
 	for _, id := range ids {
 		delete(m.byID, id)
 	}
 	m.mu.Unlock()
-	_ = g.file.Close() // may be closed already
+	_ = g.file.Close()
 	if len(ids) > 0 {
 		m.tell(ids)
 	}
 }
 
-func (m *marks) removeLocked(g *group) {
-	m.groups = slices.DeleteFunc(m.groups, func(x *group) bool { return x == g })
-}
-
-// drop forgets a layer. Its mark goes with the super block; the group stays for
-// the next one, because closing it waits for all processors.
+// drop forgets a layer. Its mark goes with the super block. A group without any
+// is closed by the goroutine that waits for it: closing waits for all
+// processors, and whoever removes a container should not.
 func (m *marks) drop(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -136,17 +137,26 @@ func (m *marks) drop(id string) {
 	}
 	delete(m.byID, id)
 	g.ids = slices.DeleteFunc(g.ids, func(x string) bool { return x == id })
+	if len(g.ids) == 0 {
+		m.releaseLocked(g)
+	}
+}
+
+// releaseLocked has a group closed.
+func (m *marks) releaseLocked(g *group) {
+	m.groups = slices.DeleteFunc(m.groups, func(x *group) bool { return x == g })
+	_ = g.file.SetReadDeadline(time.Unix(1, 0)) // wakes who waits
 }
 
 // close drops all marks and waits for the goroutines.
 func (m *marks) close() {
 	m.mu.Lock()
 	m.closed = true
-	for _, g := range m.groups {
+	for _, g := range slices.Clone(m.groups) {
 		g.ids = nil
-		_ = g.file.Close()
+		m.releaseLocked(g)
 	}
-	m.groups, m.byID = nil, map[string]*group{}
+	m.byID = map[string]*group{}
 	m.mu.Unlock()
 	m.readers.Wait()
 }

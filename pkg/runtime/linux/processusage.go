@@ -68,7 +68,11 @@ func (c *Cgroups) anyController() string {
 // entries of a directory only where its link count says that some of them are
 // directories.
 func (c *Cgroups) processesOf(dir string) ([]int, error) {
-	b, err := os.ReadFile(dir + "/cgroup.procs")
+	var buf [4 << 10]byte
+	b, err := readControl(dir+"/cgroup.procs", buf[:])
+	if len(b) == len(buf) { // perhaps more
+		b, err = os.ReadFile(dir + "/cgroup.procs")
+	}
 	if err != nil && ignoreGone(err) != nil {
 		return nil, err
 	}
