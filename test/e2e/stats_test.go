@@ -407,6 +407,7 @@ func TestStatsAfterRestart(t *testing.T) {
 	p := e.runPod("")
 	c := e.start(p, "c", []string{"sleep", "1000"})
 	e.exec(c.id, "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=5 2>/dev/null")
+	e.must(e.node.Kill())
 	e.must(e.node.Restart(e.Context()))
 	e.eventually(20*time.Second, func() error {
 		s := e.stats(c.id)
