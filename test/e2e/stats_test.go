@@ -403,7 +403,7 @@ func TestStatsLeaveNothing(t *testing.T) {
 
 // TestStatsAfterRestart: figures are there again without anybody waiting.
 func TestStatsAfterRestart(t *testing.T) {
-	e := ownNode(t, node.Options{})
+	e := ownNode(t, node.Options{Number: 44})
 	p := e.runPod("")
 	c := e.start(p, "c", []string{"sleep", "1000"})
 	e.exec(c.id, "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=5 2>/dev/null")
