@@ -9,15 +9,15 @@ import (
 // report is all that was measured. The maps are keyed by the name of the call;
 // "up" and "down" are whole pods.
 type report struct {
-	Runtime          string             `json:"runtime"`
-	Handler          string             `json:"handler"`
-	Date             string             `json:"date"`
-	Pods             int                `json:"pods"`
-	Parallel         int                `json:"parallel"`
-	Sequential       map[string]summary `json:"sequential"`
-	Concurrent       map[string]summary `json:"concurrent,omitempty"`
-	UpSeconds        float64            `json:"up_seconds,omitempty"`
-	DownSeconds      float64            `json:"down_seconds,omitempty"`
+	Runtime     string             `json:"runtime"`
+	Handler     string             `json:"handler"`
+	Date        string             `json:"date"`
+	Pods        int                `json:"pods"`
+	Parallel    int                `json:"parallel"`
+	Sequential  map[string]summary `json:"sequential"`
+	Concurrent  map[string]summary `json:"concurrent,omitempty"`
+	UpSeconds   float64            `json:"up_seconds,omitempty"`
+	DownSeconds float64            `json:"down_seconds,omitempty"`
 	// Many pods were up while each call of Crowd was made.
 	Many             int                `json:"many,omitempty"`
 	Crowd            map[string]summary `json:"crowd,omitempty"`
