@@ -51,6 +51,12 @@ func (m *server) release(raw json.RawMessage) (err error) {
 	if !filepath.IsAbs(req.FIFO) {
 		return fmt.Errorf("%w: FIFO %q is not absolute", ErrInvalid, req.FIFO)
 	}
+	// Before the FIFO, which lets the init go: it may be dead and reaped in the
+	// moment after.
+	pidfd, died := req.Init.Open()
+	if died == nil {
+		defer func() { err = errors.Join(err, pidfd.Close()) }()
+	}
 	fd, err := unix.Open(req.FIFO, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
@@ -59,11 +65,9 @@ func (m *server) release(raw json.RawMessage) (err error) {
 		return &os.PathError{Op: "open", Path: req.FIFO, Err: err}
 	}
 	defer closeFD(fd)
-	pidfd, err := req.Init.Open()
-	if err != nil {
-		return fmt.Errorf("init has died: %w", err)
+	if died != nil {
+		return fmt.Errorf("init has died: %w", died)
 	}
-	defer func() { err = errors.Join(err, pidfd.Close()) }()
 	if err := awaitRelease(req, fd, pidfd); err != nil {
 		return err
 	}
