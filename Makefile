@@ -20,6 +20,8 @@ CNI_PLUGINS := main/bridge main/loopback main/ptp main/host-device ipam/host-loc
 # Tools that check the code; compiled on first use and kept in bin/tools.
 GOLANGCI_VERSION    := v2.15.0
 GOVULNCHECK_VERSION := v1.9.0
+# What critest runs several specs at a time with, where its binary names no other.
+GINKGO_VERSION      := v2.32.0
 # Where govulncheck gets what is known, such as file:///srv/vulndb.
 VULN_DB ?= https://vuln.go.dev
 
@@ -143,7 +145,7 @@ e2e: build ## Run the end-to-end tests: real daemon, runtimes, network and regis
 
 .PHONY: critest
 critest: deps build ## Run the validation suite: CRITEST=path (CRITEST_HANDLER=crun, CRITEST_PARALLEL=4, CRITEST_WEBSOCKET=1, CRITEST_ARGS=, REGISTRY=127.0.0.1:5000).
-	@$(GO) run ./test/critest -critest "$(CRITEST)" -handler "$(CRITEST_HANDLER)" -registry "$(REGISTRY)" -out $(BIN)/critest -tools $(BIN)/tools \
+	@$(GO) run ./test/critest -critest "$(CRITEST)" -handler "$(CRITEST_HANDLER)" -registry "$(REGISTRY)" -out $(BIN)/critest -tools $(BIN)/tools -ginkgo $(GINKGO_VERSION) \
 		$(if $(CRITEST_PARALLEL),-parallel $(CRITEST_PARALLEL)) $(if $(CRITEST_WEBSOCKET),-websocket) -- $(CRITEST_ARGS)
 
 .PHONY: test-vm

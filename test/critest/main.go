@@ -31,7 +31,7 @@ import (
 type options struct {
 	critest, endpoint, nriSocket string
 	handler, registry, out       string
-	tools                        string
+	tools, ginkgoVersion         string
 	parallel                     int
 	websocket                    bool
 	args                         []string
@@ -58,6 +58,7 @@ func parse() (options, error) {
 	flag.StringVar(&o.registry, "registry", "127.0.0.1:5000", "`address` of the registry that has the images")
 	flag.StringVar(&o.out, "out", "critest-out", "`directory` for output and reports")
 	flag.StringVar(&o.tools, "tools", "", "`directory` where a missing ginkgo, which -parallel takes, is installed")
+	flag.StringVar(&o.ginkgoVersion, "ginkgo", "", "`version` of ginkgo to install where the binary does not name it")
 	flag.IntVar(&o.parallel, "parallel", 1, "specs at a time")
 	flag.BoolVar(&o.websocket, "websocket", false, "exec, attach and port-forward over WebSocket instead of SPDY")
 	flag.Parse()

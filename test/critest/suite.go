@@ -73,14 +73,15 @@ func (o options) arguments() []string {
 }
 
 // ginkgo is the program critest runs several specs at a time with; it has to be
-// of the version of critest's own library.
+// of the version of critest's own library, which a binary built of vendored
+// modules does not tell.
 func (o options) ginkgo(ctx context.Context) (string, error) {
 	info, err := buildinfo.ReadFile(o.critest)
 	if err != nil {
 		return "", fmt.Errorf("read what critest is built of: %w", err)
 	}
 	const module = "github.com/onsi/ginkgo/v2"
-	version := ""
+	version := o.ginkgoVersion
 	for _, d := range info.Deps {
 		if d.Path == module {
 			version = d.Version
