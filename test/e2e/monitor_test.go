@@ -95,7 +95,8 @@ func (e *env) lastLine(c *container) int {
 }
 
 // stopWriters ends them and checks exit codes and logs; every line they wrote
-// must be there once.
+// must be there once. An older kernel may not tell how they ended, as they have
+// outlived their monitor.
 func (e *env) stopWriters(all []*container) {
 	e.Helper()
 	for _, c := range all {
@@ -103,7 +104,9 @@ func (e *env) stopWriters(all []*container) {
 	}
 	for i, c := range all {
 		s := e.await(c.id, runtimeapi.ContainerState_CONTAINER_EXITED, 30*time.Second)
-		equal(e, "exit code", s.ExitCode, int32(11+i))
+		if exactExits(e.T) || s.ExitCode != 255 || s.Reason != "ExitCodeLost" {
+			equal(e, "exit code", s.ExitCode, int32(11+i))
+		}
 		e.whole(c, 0)
 	}
 }
