@@ -53,7 +53,7 @@ func TestShared(t *testing.T) {
 	var wait sync.WaitGroup
 	for range 20 {
 		wait.Go(func() {
-			if s, err := c.Sample(target); err != nil || s.Time != first.Time {
+			if s, err := c.Sample(target); err != nil || !s.Time.Equal(first.Time) {
 				t.Errorf("read again: %v, %v", s.Time, err)
 			}
 		})
@@ -63,7 +63,7 @@ func TestShared(t *testing.T) {
 		t.Error("nothing is kept open")
 	}
 	<-time.After(life)
-	if s, err := c.Sample(target); err != nil || s.Time == first.Time {
+	if s, err := c.Sample(target); err != nil || s.Time.Equal(first.Time) {
 		t.Errorf("not read again: %v", err)
 	}
 	c.Close("a")
