@@ -90,7 +90,7 @@ func TestUserNamespace(t *testing.T) {
 	withUserNS(t, func(e *env, handler string) {
 		p := e.runPod(handler, mapped, func(c *runtimeapi.PodSandboxConfig) {
 			c.Hostname = "mapped"
-			c.Linux.Sysctls = map[string]string{"kernel.shm_rmid_forced": "1", "net.core.somaxconn": "77"}
+			c.Linux.Sysctls = map[string]string{"kernel.shm_rmid_forced": "1", "net.ipv4.tcp_keepalive_time": "77"}
 		})
 		r, err := e.node.Runtime.PodSandboxStatus(e.Context(), p.id, false)
 		e.must(err)
@@ -115,7 +115,7 @@ func TestUserNamespace(t *testing.T) {
 		equal(e, "owner of the user's process", owner(e, fmt.Sprintf("/proc/%d", e.process(b).PID)), fmt.Sprintf("%d:%d", firstUID+1000, firstGID+1000))
 		equal(e, "hostname", strings.TrimSpace(e.exec(a.id, "hostname")), "mapped")
 		equal(e, "sysctl of IPC", strings.TrimSpace(e.exec(a.id, "cat", "/proc/sys/kernel/shm_rmid_forced")), "1")
-		equal(e, "sysctl of the network", strings.TrimSpace(e.exec(a.id, "cat", "/proc/sys/net/core/somaxconn")), "77")
+		equal(e, "sysctl of the network", strings.TrimSpace(e.exec(a.id, "cat", "/proc/sys/net/ipv4/tcp_keepalive_time")), "77")
 		equal(e, "groups that may ping", strings.Join(strings.Fields(e.exec(a.id, "cat", "/proc/sys/net/ipv4/ping_group_range")), " "), fmt.Sprintf("0 %d", mappedIDs-1))
 		contains(e, "lo", e.exec(a.id, "ip", "addr", "show", "lo"), "LOOPBACK,UP")
 		for _, path := range []string{"/", "/bin/busybox", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/dev/shm", "/dev/null", "/proc/1/status"} {

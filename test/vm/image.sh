@@ -11,7 +11,7 @@ packages=(
 	systemd systemd-sysv dbus udev kmod linux-image-amd64
 	apparmor apparmor-utils libseccomp2 crun criu
 	iproute2 nftables iptables busybox-static
-	ca-certificates procps util-linux-extra
+	ca-certificates procps util-linux-extra sudo
 )
 
 work=$(mktemp -d "$target.XXXXXX")
