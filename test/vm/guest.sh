@@ -12,7 +12,7 @@ mkdir -p "$results"
 failed=()
 
 # The tests that show in minutes that the parts work together.
-smoke='^(TestVersionAndStatus|TestContainerLifecycle|TestContainerEnds|TestExecSync|TestUpdateResources|TestPodCgroupParent|TestPodSharedPID|TestSecurityConfinement|TestStats.*|TestUserNS.*)$'
+smoke='^(TestVersionAndStatus|TestContainerLifecycle|TestContainerEnds|TestExecSync|TestUpdateResources|TestPodCgroupParent|TestPodSharedPID|TestUserNamespace|TestAppArmor.*|TestContainerStats)$'
 
 say() { printf '%s %s\n' "$(date +%T)" "$*"; }
 
