@@ -39,15 +39,12 @@ func (c *Container) Exec(ctx context.Context, process *specs.Process, s Streams)
 		return 0, err
 	}
 	dir := filepath.Join(c.Dir(), "exec", strconv.FormatUint(c.execs.Add(1), 10))
-	// Not MkdirAll: that would bring back the directory of a container that has
-	// just been removed.
-	if err := os.Mkdir(filepath.Dir(dir), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return 0, fmt.Errorf("create directory of execs: %w", err)
+	if err := c.m.onFiles(func() error { return makeExecDir(dir) }); err != nil {
+		return 0, err
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return 0, fmt.Errorf("create directory of the exec: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() {
+		err = errors.Join(err, c.m.onFiles(func() error { return os.RemoveAll(dir) }))
+	}()
 	e := &execution{m: c.m, id: c.id, runtime: runtime, dir: dir, process: *process, streams: s}
 	status, err := e.run(ctx)
 	if _, ok := errors.AsType[*monitor.CreateError](err); ok {
@@ -64,6 +61,29 @@ func (c *Container) Exec(ctx context.Context, process *specs.Process, s Streams)
 		return 128 + int(status.Signal()), nil
 	}
 	return status.ExitStatus(), nil
+}
+
+// makeExecDir does without MkdirAll, which would bring back the directory of a
+// container that has just been removed.
+func makeExecDir(dir string) error {
+	if err := os.Mkdir(filepath.Dir(dir), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("create directory of execs: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("create directory of the exec: %w", err)
+	}
+	return nil
+}
+
+// maxFileWork is how many execs work on files at a time. Each of them takes a
+// thread, and Go keeps threads for good.
+const maxFileWork = 8
+
+// onFiles does work that the disk may hold up.
+func (m *Manager) onFiles(work func() error) error {
+	m.fileWork <- struct{}{}
+	defer func() { <-m.fileWork }()
+	return work()
 }
 
 // execution is one exec under way.
@@ -86,7 +106,11 @@ func (e *execution) run(ctx context.Context) (unix.WaitStatus, error) {
 
 // start has the monitor run the process with stdio and waits for its end.
 func (e *execution) start(ctx context.Context, stdio [3]*os.File, consoleSocket string) (unix.WaitStatus, error) {
-	argv, err := e.runtime.ExecCommand(e.id, e.dir, &e.process, consoleSocket)
+	var argv []string
+	err := e.m.onFiles(func() (err error) {
+		argv, err = e.runtime.ExecCommand(e.id, e.dir, &e.process, consoleSocket)
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}

@@ -63,11 +63,14 @@ type Manager struct {
 
 	mu         sync.Mutex
 	containers map[string]*Container
+
+	// fileWork bounds the execs that work on files at a time.
+	fileWork chan struct{}
 }
 
 // NewManager returns a Manager without containers; Recover fills it.
 func NewManager(c Config) *Manager {
-	return &Manager{config: c, containers: map[string]*Container{}}
+	return &Manager{config: c, containers: map[string]*Container{}, fileWork: make(chan struct{}, maxFileWork)}
 }
 
 // Handler returns the OCI runtime of a name.
