@@ -96,10 +96,11 @@ func TestStreamManyClients(t *testing.T) {
 	daemon, err := e.node.Daemon()
 	e.must(err)
 	e.eventually(30*time.Second, func() error { // all are there: each has a connection
-		if n, err := usage.Descriptors(daemon.PID); err != nil || n < 100 {
-			return fmt.Errorf("%d files are open, %v", n, err)
+		n, err := usage.Descriptors(daemon.PID)
+		if err == nil && n < 100 {
+			err = fmt.Errorf("%d files are open", n)
 		}
-		return nil
+		return err
 	})
 	in, typist := io.Pipe()
 	all.Go(func() {

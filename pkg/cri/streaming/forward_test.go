@@ -89,7 +89,7 @@ type spdyDialer struct {
 }
 
 func (d spdyDialer) Dial(protocols ...string) (httpstream.Connection, string, error) {
-	r, err := http.NewRequest(http.MethodPost, d.url.String(), nil) //nolint:noctx // the connection outlives it
+	r, err := http.NewRequest(http.MethodPost, d.url.String(), nil)
 	if err != nil {
 		return nil, "", err
 	}

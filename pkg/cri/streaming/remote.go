@@ -58,7 +58,7 @@ func (s *session) remote(w http.ResponseWriter, r *http.Request, work remoteWork
 	}
 	t, err := open(ctx, w, r, work.wants)
 	if s.link != nil {
-		defer s.link.Close()
+		defer func() { _ = s.link.Close() }() // closed already unless something went wrong
 	}
 	if err != nil {
 		return err

@@ -2,7 +2,6 @@ package streaming
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -78,7 +77,7 @@ func TestTLS(t *testing.T) {
 		t.Fatal("listens without a certificate")
 	}
 	writeIdentity(t, c.TLS, 1)
-	s := serve(t, c, &fakeRuntime{exec: func(_ context.Context, e Exec, s Streams) (int, error) { return cat(t.Context(), e, s) }})
+	s := serve(t, c, &fakeRuntime{exec: cat})
 	eachExecutor(t, func(t *testing.T, e executor) {
 		var out bytes.Buffer
 		err := e.stream(t.Context(), t, must1(t)(s.Exec(Exec{Wants: Wants{Stdin: true, Stdout: true}})), remotecommand.StreamOptions{Stdin: bytes.NewReader([]byte("secret")), Stdout: &out})
