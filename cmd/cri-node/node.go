@@ -20,6 +20,7 @@ import (
 	"github.com/cri-node/cri-node/pkg/cri"
 	"github.com/cri-node/cri-node/pkg/cri/cdi"
 	"github.com/cri-node/cri-node/pkg/cri/telemetry"
+	"github.com/cri-node/cri-node/pkg/cri/tracing"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/image/signature"
 	"github.com/cri-node/cri-node/pkg/runtime"
@@ -39,6 +40,7 @@ type node struct {
 	sandboxes      *sandbox.Manager
 	defaultHandler string
 	metrics        *telemetry.Metrics
+	tracing        *tracing.Provider // nil is off
 	// closers end the layers, the newest first.
 	closers []func() error
 }
@@ -87,6 +89,9 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 			err = errors.Join(err, n.close())
 		}
 	}()
+	if err := n.openTracing(ctx, cfg.Tracing, version); err != nil {
+		return nil, err
+	}
 	cgroups, err := linux.DetectCgroups()
 	if err != nil {
 		return nil, err
@@ -96,26 +101,10 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	if err != nil {
 		return nil, err
 	}
-	policy, err := signature.Load(cfg.Image.SignatureRules())
+	images, err := n.openImages(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("image.signatures: %w", err)
+		return nil, err
 	}
-	images, err := image.Open(ctx, image.Config{
-		Root:              filepath.Join(cfg.Root, "image"),
-		CertsDirs:         cfg.Image.CertsDirs,
-		AuthFiles:         cfg.Image.AuthFiles,
-		TrustedRealms:     cfg.Image.TrustedRealms,
-		MaxParallelLayers: cfg.Image.MaxParallelLayers,
-		ProgressTimeout:   cfg.Image.ProgressTimeout.Duration,
-		PinnedImages:      cfg.Image.Pinned,
-		Policy:            policy,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("open image store: %w", err)
-	}
-	n.images = images
-	n.closers = append(n.closers, images.Close)
-
 	net, err := n.openNetwork(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -171,6 +160,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		MonitorPID:    supervisor.PID,
 		Changes:       changes,
 		Metrics:       n.metrics,
+		Tracing:       n.tracing,
 		Options:       options(cfg),
 
 		UserNamespaces: probeUserNS(ctx, images, infraRoot),
@@ -182,6 +172,30 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	return n, n.openAdmin(ctx, cfg.Admin.Address, supervisor)
 }
 
+func (n *node) openImages(ctx context.Context, cfg *config.Config) (*image.Store, error) {
+	policy, err := signature.Load(cfg.Image.SignatureRules())
+	if err != nil {
+		return nil, fmt.Errorf("image.signatures: %w", err)
+	}
+	images, err := image.Open(ctx, image.Config{
+		Root:              filepath.Join(cfg.Root, "image"),
+		CertsDirs:         cfg.Image.CertsDirs,
+		AuthFiles:         cfg.Image.AuthFiles,
+		TrustedRealms:     cfg.Image.TrustedRealms,
+		MaxParallelLayers: cfg.Image.MaxParallelLayers,
+		ProgressTimeout:   cfg.Image.ProgressTimeout.Duration,
+		PinnedImages:      cfg.Image.Pinned,
+		Policy:            policy,
+		OnStage:           n.metrics.Stages("PullImage"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	n.images = images
+	n.closers = append(n.closers, images.Close)
+	return images, nil
+}
+
 // openAdmin serves metrics, health and profiles, unless address is empty.
 func (n *node) openAdmin(ctx context.Context, address string, supervisor *monitor.Supervisor) error {
 	if address == "" {
@@ -189,6 +203,7 @@ func (n *node) openAdmin(ctx context.Context, address string, supervisor *monito
 	}
 	source := n.server.Source()
 	source.PulledBytes = func() float64 { return float64(n.images.ReceivedBytes()) }
+	source.SpansDropped = func() float64 { return float64(n.tracing.Dropped()) }
 	source.MonitorRestarts = func() float64 { return float64(supervisor.Restarts()) }
 	n.metrics.Observe(source)
 	mux := http.NewServeMux()

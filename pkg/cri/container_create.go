@@ -12,6 +12,7 @@ import (
 	"github.com/cri-node/cri-node/pkg/cri/cdi"
 	"github.com/cri-node/cri-node/pkg/cri/spec"
 	"github.com/cri-node/cri-node/pkg/image"
+	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime"
 	"github.com/cri-node/cri-node/pkg/runtime/oci"
 	"github.com/cri-node/cri-node/pkg/sandbox"
@@ -34,7 +35,7 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 	}
 	m := r.GetConfig().GetMetadata()
 	key := containerKey{sandbox: st.ID, name: m.GetName(), attempt: m.GetAttempt()}
-	id, err := s.creates.do(ctx, key, func(ctx context.Context, at *stages) (string, error) {
+	id, err := s.creates.do(ctx, key, func(ctx context.Context, at *progress.Stages) (string, error) {
 		return s.createContainer(ctx, at, &st, r.GetConfig())
 	})
 	if err != nil {
@@ -56,7 +57,7 @@ func (s *Server) readySandbox(id string) (*sandbox.Sandbox, error) {
 	return sb, nil
 }
 
-func (s *Server) createContainer(ctx context.Context, at *stages, st *sandbox.Status, config *runtimeapi.ContainerConfig) (string, error) {
+func (s *Server) createContainer(ctx context.Context, at *progress.Stages, st *sandbox.Status, config *runtimeapi.ContainerConfig) (string, error) {
 	// 1. A repeated request gets what the first one made.
 	m := config.GetMetadata()
 	if c, ok := s.config.Containers.Lookup(st.ID, m.GetName(), m.GetAttempt()); ok {
@@ -84,7 +85,7 @@ func (s *Server) createContainer(ctx context.Context, at *stages, st *sandbox.St
 		return "", err
 	}
 	// 2. Record and root file system.
-	at.enter("root file system")
+	ctx = at.Enter(ctx, "root file system")
 	id := newID()
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("containerID", id))
 	cgroup, cgroupsPath := s.containerCgroup(st.Params.CgroupParent, id)
@@ -99,13 +100,13 @@ func (s *Server) createContainer(ctx context.Context, at *stages, st *sandbox.St
 		return "", err
 	}
 	// 3. The OCI spec, which needs the root file system for its users.
-	at.enter("OCI spec")
+	ctx = at.Enter(ctx, "OCI spec")
 	options, err := s.createOptions(ctx, c, st, config, img, handler, cgroupsPath)
 	if err != nil {
 		return "", errors.Join(err, s.undoCreate(ctx, c))
 	}
 	// 4. Namespaces and process.
-	at.enter("OCI runtime")
+	ctx = at.Enter(ctx, "OCI runtime")
 	if err := c.Create(ctx, options); err != nil {
 		s.nri.RemoveContainer(ctx, id)
 		return "", err
@@ -120,9 +121,9 @@ func (s *Server) createContainer(ctx context.Context, at *stages, st *sandbox.St
 
 // undoCreate removes a container in a time of its own.
 func (s *Server) undoCreate(ctx context.Context, c *runtime.Container) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(progress.Enter(ctx, "undo")), undoTimeout)
 	defer cancel()
-	return s.removeContainer(ctx, c)
+	return s.removeContainer(progress.Listen(ctx, nil), c)
 }
 
 // createOptions translates the request.

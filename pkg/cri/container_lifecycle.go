@@ -14,6 +14,7 @@ import (
 
 	"github.com/cri-node/cri-node/pkg/cri/nri"
 	"github.com/cri-node/cri-node/pkg/cri/spec"
+	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime"
 )
 
@@ -27,7 +28,7 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 		return nil, err
 	}
 	isCreated := func() bool { return c.Status().State == runtime.Created }
-	stagesOf(ctx).enter("start")
+	ctx = progress.Enter(ctx, "start")
 	if err := s.nri.StartContainer(ctx, c.ID(), func() error { return c.Start(ctx) }, isCreated); err != nil {
 		return nil, err
 	}
@@ -48,7 +49,6 @@ func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerR
 	if err != nil {
 		return nil, err
 	}
-	stagesOf(ctx).enter("wait for its end")
 	if err := c.Stop(ctx, seconds(r.GetTimeout())); err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func (s *Server) updateLimits(ctx context.Context, c *runtime.Container, update 
 	if err != nil {
 		return err
 	}
-	stagesOf(ctx).enter("update")
+	ctx = progress.Enter(ctx, "update")
 	return c.Update(ctx, func(st *runtime.Status) (runtime.Limits, error) {
 		view := s.containerView(st)
 		base := created.Linux.Resources

@@ -9,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-node/cri-node/pkg/cri/spec"
+	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime"
 )
 
@@ -41,7 +42,7 @@ func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*
 		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("command %q timed out after %v: %w", r.GetCmd(), timeout, context.DeadlineExceeded))
 		defer cancel()
 	}
-	stagesOf(ctx).enter("command")
+	ctx = progress.Enter(ctx, "command")
 	budget := &outputBudget{left: maxExecOutput}
 	stdout, stderr := &boundedOutput{budget: budget}, &boundedOutput{budget: budget}
 	begin := time.Now()

@@ -20,7 +20,6 @@ func (s *Server) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 	if _, err := s.handler(r.GetImage().GetRuntimeHandler()); err != nil {
 		return nil, fmt.Errorf("image.%w", err)
 	}
-	stagesOf(ctx).enter("pull")
 	begin := time.Now()
 	id, err := s.config.Images.Pull(ctx, image.PullRequest{
 		Ref: ref, Auth: auth(r.GetAuth()), Namespace: r.GetSandboxConfig().GetMetadata().GetNamespace(),

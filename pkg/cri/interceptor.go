@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/progress"
 )
 
 // Levels of the log: changes are said at 2, reads only when somebody looks for
@@ -34,10 +36,10 @@ var reads = map[string]bool{
 
 // long are the calls whose stages the error of a late one tells; those of
 // RunPodSandbox and CreateContainer, which outlive their calls, are told by
-// operations.
+// operations, and those of PullImage by the image store.
 var long = map[string]bool{
 	"StartContainer": true, "StopContainer": true, "RemoveContainer": true, "StopPodSandbox": true, "RemovePodSandbox": true,
-	"PullImage": true, "ExecSync": true, "UpdateContainerResources": true,
+	"ExecSync": true, "UpdateContainerResources": true,
 }
 
 // What a request or an answer is about.
@@ -74,13 +76,15 @@ func (s *Server) intercept(ctx context.Context, request any, info *grpc.UnarySer
 	log := s.subject(s.log.WithValues("method", method), request)
 	begin := time.Now()
 	defer func() { s.config.Metrics.Call(method, codeOf(err), time.Since(begin)) }()
-	err = s.surround(&log, method, func() error {
+	err = s.surround(&log, method, func() (err error) {
 		ctx := ctx
 		if long[method] {
-			var at *stages
-			ctx, at = s.withStages(ctx, method)
-			defer at.finish()
-			defer func() { err = at.late(err) }()
+			at := progress.NewStages(ctx, s.config.Metrics.Stages(method))
+			ctx = progress.Listen(ctx, at.Enter)
+			defer func() {
+				err = late(err, at)
+				at.Finish(err)
+			}()
 		}
 		response, err = handler(klog.NewContext(ctx, log), request)
 		if err == nil && !reads[method] {

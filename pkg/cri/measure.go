@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/cri-node/cri-node/pkg/cri/telemetry"
+	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime"
 	"github.com/cri-node/cri-node/pkg/sandbox"
 )
@@ -20,32 +21,12 @@ func codeOf(err error) string {
 	return status.Code(err).String()
 }
 
-type stagesKey struct{}
-
-// withStages lets a call that can take long say how far it is.
-func (s *Server) withStages(ctx context.Context, method string) (context.Context, *stages) {
-	at := s.newStages(method)
-	return context.WithValue(ctx, stagesKey{}, at), at
-}
-
-func (s *Server) newStages(method string) *stages {
-	return &stages{method: method, metrics: s.config.Metrics}
-}
-
-// stagesOf returns the stages of the call that ctx belongs to.
-func stagesOf(ctx context.Context) *stages {
-	if at, ok := ctx.Value(stagesKey{}).(*stages); ok {
-		return at
-	}
-	return &stages{}
-}
-
 // late adds to the error of a call whose time was over where that went.
-func (s *stages) late(err error) error {
-	if err == nil || !s.entered() || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+func late(err error, at *progress.Stages) error {
+	if err == nil || !at.Entered() || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
 		return err
 	}
-	return fmt.Errorf("%w (%s)", err, s)
+	return fmt.Errorf("%w (%s)", err, at)
 }
 
 // Source tells the metrics what is counted in the layers below.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cri-node/cri-node/pkg/cri/telemetry"
+	"github.com/cri-node/cri-node/pkg/progress"
 )
 
 // operations joins calls that ask for the same thing to one execution of it,
@@ -39,62 +39,9 @@ type operation struct {
 	stage func() string
 }
 
-// stages tells how far an operation has come, for the error of a caller who
-// could not wait for its end.
-type stages struct {
-	method  string
-	metrics *telemetry.Metrics
-
-	mu      sync.Mutex
-	name    string
-	since   time.Time
-	history string
-}
-
-// enter says that a new stage begins.
-func (s *stages) enter(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.leaveLocked()
-	s.name, s.since = name, time.Now()
-}
-
-// finish ends the last stage of a call that came to its end.
-func (s *stages) finish() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.leaveLocked()
-	s.name = ""
-}
-
-func (s *stages) leaveLocked() {
-	if s.name == "" {
-		return
-	}
-	took := time.Since(s.since)
-	s.metrics.Stage(s.method, s.name, took)
-	s.history += fmt.Sprintf("%s %v, ", s.name, took.Round(time.Millisecond))
-}
-
-// entered reports whether there is anything to tell.
-func (s *stages) entered() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.name != ""
-}
-
-func (s *stages) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.name == "" {
-		return strings.TrimSuffix(s.history, ", ")
-	}
-	return fmt.Sprintf("%sin %s for %v", s.history, s.name, time.Since(s.since).Round(time.Millisecond))
-}
-
 // do runs f, or joins the execution of f under the same key. f gets a context
 // that outlives the caller's.
-func (o *operations[K]) do(ctx context.Context, key K, f func(ctx context.Context, at *stages) (string, error)) (string, error) {
+func (o *operations[K]) do(ctx context.Context, key K, f func(ctx context.Context, at *progress.Stages) (string, error)) (string, error) {
 	op, err := o.join(ctx, key, f)
 	if err != nil {
 		return "", err
@@ -107,7 +54,7 @@ func (o *operations[K]) do(ctx context.Context, key K, f func(ctx context.Contex
 	}
 }
 
-func (o *operations[K]) join(ctx context.Context, key K, f func(ctx context.Context, at *stages) (string, error)) (*operation, error) {
+func (o *operations[K]) join(ctx context.Context, key K, f func(ctx context.Context, at *progress.Stages) (string, error)) (*operation, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if op, ok := o.running[key]; ok {
@@ -119,7 +66,7 @@ func (o *operations[K]) join(ctx context.Context, key K, f func(ctx context.Cont
 	if err := ctx.Err(); err != nil {
 		return nil, err // nobody waits for it
 	}
-	at := &stages{method: o.method, metrics: o.metrics}
+	at := progress.NewStages(ctx, o.metrics.Stages(o.method))
 	op := &operation{begin: time.Now(), done: make(chan struct{}), stage: at.String}
 	if o.running == nil {
 		o.running = map[K]*operation{}
@@ -136,9 +83,9 @@ func (o *operations[K]) join(ctx context.Context, key K, f func(ctx context.Cont
 			case <-finished:
 			}
 		})
-		op.id, op.err = guard(ctx, at, f)
+		op.id, op.err = guard(progress.Listen(ctx, at.Enter), at, f)
 		close(finished)
-		at.finish()
+		at.Finish(op.err)
 		klog.FromContext(ctx).V(logStages).Info("Done", "id", op.id, "stages", at.String())
 		o.mu.Lock()
 		delete(o.running, key)
@@ -150,7 +97,7 @@ func (o *operations[K]) join(ctx context.Context, key K, f func(ctx context.Cont
 
 // guard keeps a panic in f from taking the daemon down, as intercept does for
 // what runs in the call itself.
-func guard(ctx context.Context, at *stages, f func(ctx context.Context, at *stages) (string, error)) (id string, err error) {
+func guard(ctx context.Context, at *progress.Stages, f func(ctx context.Context, at *progress.Stages) (string, error)) (id string, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			klog.FromContext(ctx).Error(nil, "An operation panicked", "panic", fmt.Sprint(p), "stages", at.String(), "stack", string(debug.Stack()))

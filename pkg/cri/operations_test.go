@@ -10,13 +10,15 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/cri-node/cri-node/pkg/progress"
 )
 
 func TestOperationsJoin(t *testing.T) {
 	o := &operations[string]{limit: time.Minute}
 	var runs atomic.Int32
 	release := make(chan struct{})
-	work := func(context.Context, *stages) (string, error) {
+	work := func(context.Context, *progress.Stages) (string, error) {
 		runs.Add(1)
 		<-release
 		return "id", nil
@@ -46,9 +48,9 @@ func TestOperationOutlivesItsCaller(t *testing.T) {
 	o := &operations[string]{limit: time.Minute}
 	defer o.close()
 	release, entered := make(chan struct{}), make(chan struct{})
-	work := func(ctx context.Context, at *stages) (string, error) {
-		at.enter("first")
-		at.enter("second")
+	work := func(ctx context.Context, at *progress.Stages) (string, error) {
+		at.Enter(ctx, "first")
+		at.Enter(ctx, "second")
 		close(entered)
 		<-release
 		return "id", ctx.Err()
@@ -60,7 +62,7 @@ func TestOperationOutlivesItsCaller(t *testing.T) {
 		t.Fatalf("error of the caller that left: %v", err)
 	}
 	close(release)
-	id, err := o.do(t.Context(), "key", func(context.Context, *stages) (string, error) { return "id", nil })
+	id, err := o.do(t.Context(), "key", func(context.Context, *progress.Stages) (string, error) { return "id", nil })
 	if id != "id" || err != nil {
 		t.Fatalf("the next caller got %q, %v", id, err)
 	}
@@ -68,7 +70,7 @@ func TestOperationOutlivesItsCaller(t *testing.T) {
 
 func TestOperationsRefuseWhenClosedOrCancelled(t *testing.T) {
 	o := &operations[string]{limit: time.Minute}
-	work := func(context.Context, *stages) (string, error) { return "id", nil }
+	work := func(context.Context, *progress.Stages) (string, error) { return "id", nil }
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := o.do(ctx, "key", work); !errors.Is(err, context.Canceled) {
@@ -84,11 +86,11 @@ func TestOperationsRefuseWhenClosedOrCancelled(t *testing.T) {
 func TestOperationPanics(t *testing.T) {
 	o := &operations[string]{limit: time.Minute}
 	defer o.close()
-	work := func(context.Context, *stages) (string, error) { panic("at the disco") }
+	work := func(context.Context, *progress.Stages) (string, error) { panic("at the disco") }
 	if _, err := o.do(t.Context(), "key", work); !errdefs.IsInternal(err) {
 		t.Fatalf("got %v", err)
 	}
-	id, err := o.do(t.Context(), "key", func(context.Context, *stages) (string, error) { return "id", nil })
+	id, err := o.do(t.Context(), "key", func(context.Context, *progress.Stages) (string, error) { return "id", nil })
 	if id != "id" || err != nil {
 		t.Fatalf("afterwards: %q, %v", id, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cri-node/cri-node/pkg/cri/spec"
+	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime/oci"
 	"github.com/cri-node/cri-node/pkg/sandbox"
 	"github.com/cri-node/cri-node/pkg/sandbox/network"
@@ -31,7 +32,7 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 		return nil, err
 	}
 	key := sandboxKey(r.GetConfig().GetMetadata())
-	id, err := s.runs.do(ctx, key, func(ctx context.Context, at *stages) (string, error) {
+	id, err := s.runs.do(ctx, key, func(ctx context.Context, at *progress.Stages) (string, error) {
 		return s.runSandbox(ctx, at, r, handler)
 	})
 	if err != nil {
@@ -44,7 +45,7 @@ func sandboxKey(m *runtimeapi.PodSandboxMetadata) sandbox.Key {
 	return sandbox.Key{Namespace: m.GetNamespace(), Name: m.GetName(), UID: m.GetUid(), Attempt: m.GetAttempt()}
 }
 
-func (s *Server) runSandbox(ctx context.Context, at *stages, r *runtimeapi.RunPodSandboxRequest, handler *oci.Runtime) (string, error) {
+func (s *Server) runSandbox(ctx context.Context, at *progress.Stages, r *runtimeapi.RunPodSandboxRequest, handler *oci.Runtime) (string, error) {
 	// 1. A repeated request gets what the first one made.
 	if sb, ok := s.sandboxes().Lookup(sandboxKey(r.GetConfig().GetMetadata())); ok {
 		st := sb.Status()
@@ -61,13 +62,12 @@ func (s *Server) runSandbox(ctx context.Context, at *stages, r *runtimeapi.RunPo
 		return "", fmt.Errorf("sandbox %s has the same metadata and is not ready any more: remove it, or use the next attempt: %w", sb.ID(), errdefs.ErrAlreadyExists)
 	}
 	// 2. The cgroup parent, which kubelet makes and other clients do not.
-	at.enter("cgroup")
+	ctx = at.Enter(ctx, "cgroup")
 	params, err := s.sandboxParams(r)
 	if err != nil {
 		return "", err
 	}
-	// 3. Record, namespaces, network, files.
-	at.enter("namespaces and network")
+	// 3. Record, namespaces, files, network: the stages are the sandbox's own.
 	id := newID()
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("sandboxID", id))
 	sb, err := s.sandboxes().Create(ctx, id, params)
@@ -80,13 +80,13 @@ func (s *Server) runSandbox(ctx context.Context, at *stages, r *runtimeapi.RunPo
 	}
 	// 4. The init of a shared pid namespace.
 	if params.SharedPID {
-		at.enter("init of the pid namespace")
+		ctx = at.Enter(ctx, "init of the pid namespace")
 		if err := s.startInfra(ctx, st, handler); err != nil {
 			return "", errors.Join(err, s.undoRun(ctx, id))
 		}
 	}
 	// 5. From here on it is in every list.
-	at.enter("record")
+	ctx = at.Enter(ctx, "record")
 	if err := s.nri.RunPodSandbox(ctx, id, func() error { return sb.MarkReady(ctx) }); err != nil {
 		return "", errors.Join(err, s.undoRun(ctx, id))
 	}
@@ -98,8 +98,9 @@ const undoTimeout = time.Minute
 
 // undoRun removes a sandbox that did not become ready.
 func (s *Server) undoRun(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(progress.Enter(ctx, "undo")), undoTimeout)
 	defer cancel()
+	ctx = progress.Listen(ctx, nil) // its steps are not those of the request
 	return s.removeSandbox(ctx, id)
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime"
 )
 
@@ -62,7 +63,7 @@ func (s *Server) stopSandbox(ctx context.Context, id string) error {
 	s.stopping.Store(sb.ID(), true)
 	// Containers first: their network goes with the sandbox. The init of a
 	// shared pid namespace goes last, because all others die with it.
-	stagesOf(ctx).enter("containers")
+	ctx = progress.Enter(ctx, "containers")
 	containers, inits := s.members(sb.ID())
 	if err := each(containers, func(c *runtime.Container) error { return s.killContainer(ctx, c) }); err != nil {
 		return err
@@ -73,7 +74,6 @@ func (s *Server) stopSandbox(ctx context.Context, id string) error {
 	if err := s.nri.StopPodSandbox(ctx, sb.ID()); err != nil {
 		return err
 	}
-	stagesOf(ctx).enter("network and namespaces")
 	return s.sandboxes().Stop(ctx, sb.ID())
 }
 
@@ -88,6 +88,7 @@ func (s *Server) removeSandbox(ctx context.Context, id string) error {
 	if err := s.stopSandbox(ctx, sb.ID()); err != nil {
 		return err
 	}
+	ctx = progress.Enter(ctx, "removal of containers")
 	containers, inits := s.members(sb.ID())
 	err = each(append(containers, inits...), func(c *runtime.Container) error {
 		return s.removeContainer(ctx, c)

@@ -21,6 +21,7 @@ import (
 	"github.com/cri-node/cri-node/pkg/cri/stats"
 	"github.com/cri-node/cri-node/pkg/cri/streaming"
 	"github.com/cri-node/cri-node/pkg/cri/telemetry"
+	"github.com/cri-node/cri-node/pkg/cri/tracing"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/runtime"
 	"github.com/cri-node/cri-node/pkg/runtime/hooks"
@@ -83,6 +84,8 @@ type Config struct {
 	Changes *Changes
 	// Metrics are told of calls and their stages; nil measures nothing.
 	Metrics *telemetry.Metrics
+	// Tracing makes the spans of calls; nil traces nothing.
+	Tracing *tracing.Provider
 	Options
 }
 
@@ -157,12 +160,12 @@ func New(ctx context.Context, c Config) *Server {
 	}
 	s.options.Store(&c.Options)
 	s.prepareNRI(ctx)
-	s.grpc = grpc.NewServer(
+	s.grpc = grpc.NewServer(append(c.Tracing.ServerOptions(),
 		grpc.UnaryInterceptor(s.intercept),
 		grpc.StreamInterceptor(s.interceptStream),
 		grpc.MaxRecvMsgSize(c.MaxMessage),
 		grpc.MaxConcurrentStreams(1000),
-	)
+	)...)
 	runtimeapi.RegisterRuntimeServiceServer(s.grpc, s)
 	runtimeapi.RegisterImageServiceServer(s.grpc, s)
 	if c.Changes != nil {

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cri-node/cri-node/pkg/image/registry"
+	"github.com/cri-node/cri-node/pkg/progress"
 )
 
 const (
@@ -88,6 +90,31 @@ func (d *download) keep(f *os.File, count func(int64)) error {
 	}
 	d.resumed = d.have > 0
 	return nil
+}
+
+// tell makes the stages of the run that ctx belongs to say how far the download
+// is, and returns the context of its stage. When all bytes are there, what is left
+// is to unpack them.
+func (d *download) tell(ctx context.Context) context.Context {
+	stages := stagesOf(ctx)
+	if stages == nil {
+		return ctx
+	}
+	var got atomic.Int64
+	got.Store(d.have)
+	below := progress.Enter(ctx, "download")
+	stages.Detail(func() string { return fmt.Sprintf("%d of %d bytes", got.Load(), d.size) })
+	count := d.arrived
+	d.arrived = func(n int) {
+		count(n)
+		if n > 0 && got.Add(int64(n)) == d.size {
+			progress.Enter(ctx, "unpack")
+		}
+	}
+	if d.have == d.size {
+		return progress.Enter(ctx, "unpack")
+	}
+	return below
 }
 
 func (d *download) Read(p []byte) (int, error) {

@@ -3,7 +3,11 @@ package image
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
+	"time"
+
+	"github.com/cri-node/cri-node/pkg/progress"
 )
 
 // errAbandoned is why work ends that nobody waits for any more. Unlike at
@@ -17,6 +21,10 @@ var errAbandoned = errors.New("cancelled by all who waited for it")
 type flights[K comparable, V any] struct {
 	mu      sync.Mutex
 	running map[K]*flight[V]
+	// title names a run where runs wait for it.
+	title func(K) string
+	// onStage, if set, is told of the stages of all runs.
+	onStage func(stage string, took time.Duration)
 }
 
 type flight[V any] struct {
@@ -26,6 +34,17 @@ type flight[V any] struct {
 	done      chan struct{}
 	value     V
 	err       error
+	// stages tells how far it is.
+	stages *progress.Stages
+}
+
+// runKey finds, in a context of a run, its stages.
+type runKey struct{}
+
+// stagesOf returns the stages of the run that ctx belongs to, nil if to none.
+func stagesOf(ctx context.Context) *progress.Stages {
+	stages, _ := ctx.Value(runKey{}).(*progress.Stages)
+	return stages
 }
 
 // do runs fn, or joins the run in progress. fn gets a context below root and
@@ -39,7 +58,7 @@ func (f *flights[K, V]) do(ctx, root context.Context, wg *sync.WaitGroup, key K,
 		f.mu.Lock()
 		run := f.running[key]
 		if run == nil {
-			run = f.start(root, wg, key, fn)
+			run = f.start(progress.Below(root, ctx), wg, key, fn)
 		}
 		dying := run.abandoned
 		if !dying {
@@ -47,16 +66,21 @@ func (f *flights[K, V]) do(ctx, root context.Context, wg *sync.WaitGroup, key K,
 		}
 		f.mu.Unlock()
 
+		if outer := stagesOf(ctx); outer != nil {
+			outer.Follow(f.title(key), run.stages)
+		}
 		select {
 		case <-run.done:
 			if !dying {
 				return run.value, run.err
 			}
 		case <-ctx.Done():
-			if !dying {
-				f.leave(run, context.Cause(ctx))
+			if dying {
+				return none, ctx.Err()
 			}
-			return none, ctx.Err()
+			stages := run.stages.String() // before it is told to end
+			f.leave(run, context.Cause(ctx))
+			return none, fmt.Errorf("%w (%s)", ctx.Err(), stages)
 		}
 	}
 }
@@ -64,13 +88,15 @@ func (f *flights[K, V]) do(ctx, root context.Context, wg *sync.WaitGroup, key K,
 // start begins a run. The caller holds f.mu.
 func (f *flights[K, V]) start(root context.Context, wg *sync.WaitGroup, key K, fn func(context.Context) (V, error)) *flight[V] {
 	ctx, cancel := context.WithCancelCause(root)
-	run := &flight[V]{cancel: cancel, done: make(chan struct{})}
+	run := &flight[V]{cancel: cancel, done: make(chan struct{}), stages: progress.NewStages(ctx, f.onStage)}
+	ctx = context.WithValue(progress.Listen(ctx, run.stages.Enter), runKey{}, run.stages)
 	if f.running == nil {
 		f.running = map[K]*flight[V]{}
 	}
 	f.running[key] = run
 	wg.Go(func() {
 		run.value, run.err = fn(ctx)
+		run.stages.Finish(run.err)
 		f.mu.Lock()
 		delete(f.running, key)
 		f.mu.Unlock()

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cri-node/cri-node/pkg/image/registry"
+	"github.com/cri-node/cri-node/pkg/progress"
 )
 
 // PullRequest is one image to pull.
@@ -94,8 +95,11 @@ func (s *Store) Pull(ctx context.Context, r PullRequest) (string, error) {
 	}
 	id, err := s.pulls.do(ctx, s.ctx, &s.work, key, func(ctx context.Context) (string, error) {
 		id, err := s.pull(ctx, pullRequest{named: named, auth: r.Auth, namespace: r.Namespace})
-		if err != nil && ctx.Err() != nil {
+		switch {
+		case err != nil && ctx.Err() != nil:
 			err = context.Cause(ctx)
+		case errors.Is(err, errStalled) || errors.Is(err, context.DeadlineExceeded):
+			err = fmt.Errorf("%w (%s)", err, stagesOf(ctx))
 		}
 		return id.String(), err
 	})
@@ -128,6 +132,7 @@ func (s *Store) pull(ctx context.Context, r pullRequest) (digest.Digest, error) 
 
 	// 1. What does the name mean now? The registry's answer also is its
 	//    consent that these credentials may have the image.
+	ctx = progress.Enter(ctx, "resolve")
 	root, err := session.Resolve(ctx)
 	if err != nil {
 		return "", err
@@ -143,6 +148,7 @@ func (s *Store) pull(ctx context.Context, r pullRequest) (digest.Digest, error) 
 	} else {
 		refs = append(refs, reference.TrimNamed(named).String()+"@"+root.Digest.String())
 	}
+	ctx = progress.Enter(ctx, "signature policy")
 	if err := s.verify(ctx, session, r, root); err != nil {
 		return "", err
 	}
@@ -151,6 +157,7 @@ func (s *Store) pull(ctx context.Context, r pullRequest) (digest.Digest, error) 
 	}
 
 	// 2. The documents, each checked before it is believed.
+	ctx = progress.Enter(ctx, "manifest")
 	p, err := s.fetchDocuments(ctx, session, root)
 	if err != nil {
 		return "", err
@@ -158,9 +165,9 @@ func (s *Store) pull(ctx context.Context, r pullRequest) (digest.Digest, error) 
 
 	// 3. All layers, and 4. the image.
 	s.pin(p)
-	err = s.fetchLayers(ctx, session, p)
+	err = s.fetchLayers(progress.Enter(ctx, "layers"), session, p)
 	if err == nil {
-		err = s.commit(ctx, p, refs)
+		err = s.commit(progress.Enter(ctx, "commit"), p, refs)
 	}
 	s.unpin(p, !errors.Is(context.Cause(ctx), errAbandoned))
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cri-node/cri-node/pkg/image/layer"
 	"github.com/cri-node/cri-node/pkg/image/registry"
+	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
@@ -27,6 +28,7 @@ const maxZstdWindow = 128 << 20
 // in the store. Pieces of different downloads that do not fit together are
 // thrown away, once, and fetched anew.
 func (s *Store) stage(ctx context.Context, session *registry.Session, l layerSource) error {
+	ctx = progress.Enter(ctx, "wait for others")
 	if err := s.slots.Acquire(ctx, 1); err != nil {
 		return context.Cause(ctx)
 	}
@@ -54,6 +56,7 @@ func (s *Store) stageOnce(ctx context.Context, session *registry.Session, l laye
 	if err := d.keep(f, func(n int64) { s.partial.Add(n) }); err != nil {
 		return false, errors.Join(fmt.Errorf("reuse partial download: %w", err), d.Close())
 	}
+	ctx = d.tell(ctx)
 	dir, err := os.MkdirTemp(s.path(dirStaging), "")
 	if err != nil {
 		return false, errors.Join(err, d.Close())

@@ -48,6 +48,8 @@ type Config struct {
 	// of an artifact take together. The zero value has the defaults of package
 	// layer.
 	Limits layer.Options
+	// OnStage, if set, is told how long each stage of a pull took.
+	OnStage func(stage string, took time.Duration)
 	// Platform chooses from an index. Default: that of this machine.
 	Platform platforms.MatchComparer
 }
@@ -151,6 +153,8 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		usages:      diskusage.New(),
 	}
 	s.policy.Store(c.Policy)
+	s.pulls.onStage = c.OnStage
+	s.layerPulls.title = func(k layerKey) string { return "layer " + k.blob.String() }
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := s.makeDirs(); err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 	"github.com/cri-node/cri-node/pkg/runtime/monitor"
 	"github.com/cri-node/cri-node/pkg/runtime/oci"
@@ -125,7 +126,9 @@ func (c *Container) create(ctx context.Context, o CreateOptions) error {
 	if err := c.writeBundle(o.Spec); err != nil {
 		return err
 	}
-	result, err := c.m.monitor.Create(ctx, c.createRequest(runtime, o))
+	ctx, end := progress.Start(ctx, "monitor create", "oci.runtime", runtime.Handler(), "container.id", c.id)
+	result, err := c.m.monitor.Create(ctx, c.createRequest(ctx, runtime, o))
+	end(err)
 	if err != nil {
 		return fmt.Errorf("create container: %w", err)
 	}
@@ -172,7 +175,7 @@ func (c *Container) writeBundle(spec *specs.Spec) error {
 	return nil
 }
 
-func (c *Container) createRequest(runtime *oci.Runtime, o CreateOptions) monitor.CreateRequest {
+func (c *Container) createRequest(ctx context.Context, runtime *oci.Runtime, o CreateOptions) monitor.CreateRequest {
 	s := c.Status()
 	pidFile := filepath.Join(c.Dir(), "pid")
 	return monitor.CreateRequest{
@@ -180,7 +183,7 @@ func (c *Container) createRequest(runtime *oci.Runtime, o CreateOptions) monitor
 		Dir:               c.Dir(),
 		Argv:              runtime.CreateCommand(c.id, c.Dir(), pidFile, c.logFile()),
 		PidFile:           pidFile,
-		Env:               oci.Environment(),
+		Env:               oci.Environment(ctx),
 		HideUnifiedCgroup: runtime.HideUnified(),
 		Stdin:             o.Stdin,
 		StdinOnce:         o.StdinOnce,

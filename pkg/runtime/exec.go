@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime/monitor"
 	"github.com/cri-node/cri-node/pkg/runtime/oci"
 )
@@ -105,9 +106,11 @@ func (e *execution) run(ctx context.Context) (unix.WaitStatus, error) {
 }
 
 // start has the monitor run the process with stdio and waits for its end.
-func (e *execution) start(ctx context.Context, stdio [3]*os.File, consoleSocket string) (unix.WaitStatus, error) {
+func (e *execution) start(ctx context.Context, stdio [3]*os.File, consoleSocket string) (status unix.WaitStatus, err error) {
+	ctx, end := progress.Start(ctx, "monitor exec", "oci.runtime", e.runtime.Handler(), "container.id", e.id)
+	defer func() { end(err) }()
 	var argv []string
-	err := e.m.onFiles(func() (err error) {
+	err = e.m.onFiles(func() (err error) {
 		argv, err = e.runtime.ExecCommand(e.id, e.dir, &e.process, consoleSocket)
 		return err
 	})
@@ -115,7 +118,7 @@ func (e *execution) start(ctx context.Context, stdio [3]*os.File, consoleSocket 
 		return 0, err
 	}
 	return e.m.monitor.Exec(ctx, monitor.ExecRequest{
-		Argv: argv, PidFile: oci.PidFile(e.dir), Env: oci.Environment(), HideUnifiedCgroup: e.runtime.HideUnified(),
+		Argv: argv, PidFile: oci.PidFile(e.dir), Env: oci.Environment(ctx), HideUnifiedCgroup: e.runtime.HideUnified(),
 	}, stdio)
 }
 

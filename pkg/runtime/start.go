@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime/monitor"
 	"github.com/cri-node/cri-node/pkg/runtime/oci"
 )
@@ -53,10 +54,12 @@ func (c *Container) letGo(ctx context.Context, runtime *oci.Runtime) error {
 		return runtime.Start(ctx, c.id, c.logFile())
 	}
 	request := monitor.ReleaseRequest{FIFO: runtime.ExecFIFO(c.id), Init: s.Process, Executable: s.InitExecutable}
+	ctx, end := progress.Start(ctx, "monitor release", "container.id", c.id)
 	err := c.m.monitor.Release(ctx, request)
 	if errors.Is(err, monitor.ErrMonitorLost) && ctx.Err() == nil {
 		err = c.m.monitor.Release(ctx, request) // the next one knows what the last one did
 	}
+	end(err)
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime/monitor"
 )
 
@@ -34,6 +35,7 @@ func (c *Container) Stop(ctx context.Context, timeout time.Duration) error {
 		return nil
 	}
 	if timeout > 0 {
+		ctx := progress.Enter(ctx, "stop signal")
 		if err := c.sendStopSignal(); err != nil {
 			return err
 		}
@@ -47,7 +49,7 @@ func (c *Container) Stop(ctx context.Context, timeout time.Duration) error {
 		case <-grace.C:
 		}
 	}
-	return c.killAndWait(ctx)
+	return c.killAndWait(progress.Enter(ctx, "kill"))
 }
 
 // startFinished waits for a start under way: what it brings to life is meant,
@@ -57,7 +59,7 @@ func (c *Container) startFinished(ctx context.Context) error {
 	if s.State != Created || !s.Starting {
 		return nil
 	}
-	unlock, err := c.lock(ctx)
+	unlock, err := c.lock(progress.Enter(ctx, "start under way"))
 	if err != nil {
 		return err
 	}

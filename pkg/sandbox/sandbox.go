@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 	"github.com/cri-node/cri-node/pkg/sandbox/network"
 )
@@ -137,16 +138,18 @@ func (s *Sandbox) createLocked(ctx context.Context, sysctls []sysctl) error {
 	var watch stopwatch
 	for _, stage := range []struct {
 		name Stage
-		run  func() error
+		run  func(ctx context.Context) error
 	}{
-		{StageNamespaces, func() error { return makeNamespaces(dir, st.Params, name, sysctls, s.manager.config.Holder) }},
-		{StageFiles, func() error { return s.makeFiles(dir, name) }},
-		{StageNetwork, func() error { return s.attach(ctx, dir, name) }},
+		{StageNamespaces, func(context.Context) error {
+			return makeNamespaces(dir, st.Params, name, sysctls, s.manager.config.Holder)
+		}},
+		{StageFiles, func(context.Context) error { return s.makeFiles(dir, name) }},
+		{StageNetwork, func(ctx context.Context) error { return s.attach(ctx, dir, name) }},
 	} {
 		watch.next(stage.name)
 		err := context.Cause(ctx)
 		if err == nil {
-			err = stage.run()
+			err = stage.run(progress.Enter(ctx, string(stage.name)))
 		}
 		if err != nil {
 			watch.stop()
@@ -206,8 +209,9 @@ func (s *Sandbox) attach(ctx context.Context, dir, hostname string) error {
 // abandonLocked takes down what a failed Create left, out of sight. Where that
 // fails, the sandbox comes into sight, so that Remove can go on.
 func (s *Sandbox) abandonLocked(ctx context.Context, cause error) error {
-	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.manager.config.TeardownTimeout)
+	cleanup, cancel := context.WithTimeout(context.WithoutCancel(progress.Enter(ctx, "undo")), s.manager.config.TeardownTimeout)
 	defer cancel()
+	cleanup = progress.Listen(cleanup, nil)
 	err := s.releaseLocked(cleanup, networkFirst)
 	if err == nil {
 		err = s.deleteLocked()
@@ -304,6 +308,7 @@ func (s *Sandbox) removeLocked(ctx context.Context) error {
 	if err := s.stopLocked(ctx); err != nil {
 		return err
 	}
+	progress.Enter(ctx, string(StageFiles))
 	return s.deleteLocked()
 }
 

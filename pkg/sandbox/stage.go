@@ -6,10 +6,12 @@ import (
 	"time"
 )
 
-// Stage is a part of Create.
+// Stage is a part of Create, Stop or Remove. Each is told to the listener of
+// pkg/progress in the context, if there is one.
 type Stage string
 
-// The stages of Create, in order.
+// The stages of Create, in order; those of Stop and Remove are the same, from the
+// network on backwards.
 const (
 	StageNamespaces Stage = "namespaces" // tmpfs, unshare, sysctls, pins
 	StageFiles      Stage = "files"      // resolv.conf, hostname, /dev/shm

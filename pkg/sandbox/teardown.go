@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
@@ -25,9 +26,10 @@ func (m *Manager) tearDown(ctx context.Context, id string, order teardownOrder) 
 		// enter; what was in the namespace went with it.
 		netns = ""
 	}
-	if debt = m.detach(ctx, id, netns); debt != nil && ctx.Err() != nil {
+	if debt = m.detach(progress.Enter(ctx, string(StageNetwork)), id, netns); debt != nil && ctx.Err() != nil {
 		return nil, debt
 	}
+	progress.Enter(ctx, string(StageNamespaces))
 	return debt, unmountState(dir)
 }
 

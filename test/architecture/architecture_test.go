@@ -115,6 +115,9 @@ func directions() []direction {
 		return paths
 	}
 	edge := []string{"k8s.io/cri-api", "k8s.io/cri-client", "google.golang.org/grpc"}
+	// What makes and sends spans stays at the edge as well; all others say what
+	// they do to pkg/progress.
+	edge = append(edge, "go.opentelemetry.io")
 	leaf := own("pkg/runtime/linux")
 	return []direction{
 		{dir: "cmd", deny: own("test"), tests: true},
@@ -131,7 +134,8 @@ func directions() []direction {
 		{dir: "pkg/runtime/monitor", only: append([]string{"golang.org/x/sys"}, append(leaf, own("pkg/runtime/monitor")...)...)},
 		// The OCI driver knows no containers of ours.
 		{dir: "pkg/runtime/oci", deny: own("pkg/runtime"), allow: append(own("pkg/runtime/oci"), leaf...)},
-		// The leaf.
+		// The leaves.
+		{dir: "pkg/progress", only: []string{"go.opentelemetry.io/otel/trace", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes"}},
 		{dir: "pkg/runtime/linux", only: append([]string{"golang.org/x/sys"}, leaf...)},
 		// The leak checker shares no code with what it checks.
 		{dir: "test/e2e/invariant", deny: own("pkg", "cmd")},
@@ -172,6 +176,11 @@ func TestDirectionRules(t *testing.T) {
 		{"pkg/image/layer", module + "/pkg/runtime/linux", false},
 		{"pkg/image", module + "/pkg/image/registry", false},
 		{"pkg/runtime", "google.golang.org/grpc/status", true},
+		{"pkg/runtime", "go.opentelemetry.io/otel/trace", true},
+		{"pkg/sandbox/network", module + "/pkg/progress", false},
+		{"pkg/progress", "go.opentelemetry.io/otel/sdk/trace", true},
+		{"pkg/progress", "go.opentelemetry.io/otel/trace", false},
+		{"pkg/runtime/monitor", module + "/pkg/progress", true},
 		{"pkg/runtime/monitor", "github.com/spf13/cobra", true},
 		{"pkg/runtime/monitor", "golang.org/x/sys/unix", false},
 		{"pkg/runtime/linux", "encoding/json", false},

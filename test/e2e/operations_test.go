@@ -46,7 +46,10 @@ func TestMetricsOfAPodsLife(t *testing.T) {
 	for _, want := range []string{
 		`cri_node_calls_total{method="RunPodSandbox"} [1-9]`,
 		`cri_node_call_duration_seconds_count{method="CreateContainer"} [1-9]`,
-		`cri_node_stage_duration_seconds_count{method="RunPodSandbox",stage="namespaces and network"} [1-9]`,
+		`cri_node_stage_duration_seconds_count{method="RunPodSandbox",stage="namespaces"} [1-9]`,
+		`cri_node_stage_duration_seconds_count{method="RunPodSandbox",stage="files"} [1-9]`,
+		`cri_node_stage_duration_seconds_count{method="RunPodSandbox",stage="network"} [1-9]`,
+		`cri_node_stage_duration_seconds_count{method="PullImage",stage="layers"} [1-9]`,
 		`cri_node_stage_duration_seconds_count{method="CreateContainer",stage="OCI runtime"} [1-9]`,
 		`cri_node_stage_duration_seconds_count{method="StartContainer",stage="start"} [1-9]`,
 		`cri_node_cni_operations_total{operation="ADD",plugin="bridge"} [1-9]`,

@@ -25,6 +25,8 @@ type Config struct {
 
 	Admin Admin `toml:"admin"`
 
+	Tracing Tracing `toml:"tracing"`
+
 	// origins tells who set a key last, by its dotted name. A key that is
 	// not in it has its default.
 	origins map[string]origin

@@ -35,6 +35,7 @@ func (c *Config) Validate() error {
 	v.handlers(c.Runtime)
 	v.streaming(c.Streaming)
 	v.nri(c.NRI)
+	v.tracing(c.Tracing)
 	v.check("admin.address", adminAddress(c.Admin.Address))
 	return errors.Join(v.errs...)
 }

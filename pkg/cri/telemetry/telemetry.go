@@ -100,6 +100,15 @@ func (m *Metrics) Stage(method, stage string, took time.Duration) {
 	}
 }
 
+// Stages returns what notes the parts of calls of a method, nil where nothing is
+// measured.
+func (m *Metrics) Stages(method string) func(stage string, took time.Duration) {
+	if m == nil {
+		return nil
+	}
+	return func(stage string, took time.Duration) { m.Stage(method, stage, took) }
+}
+
 // Pull notes the end of an image pull.
 func (m *Metrics) Pull(err error, took time.Duration) {
 	switch {
@@ -128,9 +137,9 @@ func (m *Metrics) CNI(operation, plugin string, took time.Duration, err error) {
 type Source struct {
 	// Containers and Sandboxes return how many there are in each state.
 	Containers, Sandboxes func() map[string]int
-	// EventsDropped, EventSubscribers, PulledBytes and MonitorRestarts are
-	// totals and numbers of now.
-	EventsDropped, EventSubscribers, PulledBytes, MonitorRestarts func() float64
+	// EventsDropped, EventSubscribers, PulledBytes, MonitorRestarts and
+	// SpansDropped are totals and numbers of now.
+	EventsDropped, EventSubscribers, PulledBytes, MonitorRestarts, SpansDropped func() float64
 }
 
 // Observe shows what a source tells. It may be called once.
@@ -152,6 +161,7 @@ func (m *Metrics) Observe(s Source) {
 		"events_dropped_total":   {"Container events that a subscriber should have had and did not get.", s.EventsDropped},
 		"image_pull_bytes_total": {"Bytes received from registries.", s.PulledBytes},
 		"monitor_restarts_total": {"Times that the monitor was found dead and started again.", s.MonitorRestarts},
+		"spans_dropped_total":    {"Spans of traced calls that the collector did not get.", s.SpansDropped},
 	} {
 		if c.f != nil {
 			m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: c.help}, c.f))

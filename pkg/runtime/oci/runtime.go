@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 
+	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
@@ -178,7 +179,9 @@ func (r *Runtime) Forget(id string) error { return linux.RemoveAll(r.stateDir(id
 
 // Update changes the resource limits of a container to those in the JSON
 // document of a runtime-spec LinuxResources.
-func (r *Runtime) Update(ctx context.Context, id, logFile string, resources []byte) error {
+func (r *Runtime) Update(ctx context.Context, id, logFile string, resources []byte) (err error) {
+	ctx, end := r.span(ctx, "update", id)
+	defer func() { end(err) }()
 	cmd := r.prepare(ctx, logFile, "update", "--resources", "-", id)
 	cmd.Stdin = bytes.NewReader(resources)
 	return r.finish(cmd, logFile, "update")
@@ -186,15 +189,22 @@ func (r *Runtime) Update(ctx context.Context, id, logFile string, resources []by
 
 // run executes one command and turns its failure into an error that says what
 // the runtime said.
-func (r *Runtime) run(ctx context.Context, logFile string, args ...string) error {
+func (r *Runtime) run(ctx context.Context, logFile string, args ...string) (err error) {
+	ctx, end := r.span(ctx, args[0], args[len(args)-1])
+	defer func() { end(err) }()
 	return r.finish(r.prepare(ctx, logFile, args...), logFile, args[0])
+}
+
+// span is that of one run of the binary for a container.
+func (r *Runtime) span(ctx context.Context, verb, id string) (context.Context, func(error)) {
+	return progress.Start(ctx, "OCI runtime "+verb, "oci.runtime", r.config.Handler, "container.id", id)
 }
 
 func (r *Runtime) prepare(ctx context.Context, logFile string, args ...string) *exec.Cmd {
 	argv := append(r.command(logFile), args...)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = "/"
-	cmd.Env = environment()
+	cmd.Env = Environment(ctx)
 	cmd.WaitDelay = 2 * time.Second
 	return cmd
 }
@@ -220,17 +230,15 @@ func (r *Runtime) start(cmd *exec.Cmd) error {
 	return cmd.Start()
 }
 
-// environment is all that a runtime needs: its PATH for hooks and helpers, and
-// systemd's bus. Nothing of the daemon's own environment goes down.
-func environment() []string {
+// Environment is all that a runtime command needs, also one that somebody else
+// runs: its PATH for hooks and helpers, systemd's bus, and the span it runs below.
+// Nothing else of the daemon's own environment goes down.
+func Environment(ctx context.Context) []string {
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	for _, key := range []string{"DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR"} {
 		if v, ok := os.LookupEnv(key); ok {
 			env = append(env, key+"="+v)
 		}
 	}
-	return env
+	return append(env, progress.Environment(ctx)...)
 }
-
-// Environment for a runtime command that somebody else runs.
-func Environment() []string { return environment() }

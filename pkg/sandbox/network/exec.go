@@ -20,6 +20,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
@@ -78,6 +79,8 @@ func (o *operation) FindInPath(plugin string, _ []string) (string, error) {
 // ExecPlugin implements invoke.Exec.
 func (o *operation) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) (out []byte, err error) {
 	env := pluginEnv(environ)
+	ctx, end := progress.Start(ctx, "CNI "+env["CNI_COMMAND"], "cni.plugin", strings.TrimPrefix(filepath.Base(path), builtinPrefix))
+	defer func() { end(err) }()
 	if told := o.n.cfg.OnPlugin; told != nil {
 		begin := time.Now()
 		defer func() {
@@ -123,8 +126,8 @@ func (n *Network) findPlugin(name string) (string, error) {
 	return "", fmt.Errorf("%w: %q in %s", ErrPluginMissing, name, strings.Join(n.cfg.PluginDirs, ", "))
 }
 
-// cniVariables are the only ones a plugin gets, beside PATH: nothing of the
-// daemon's own environment is meant for it.
+// cniVariables are the only ones a plugin gets, beside PATH and the span it runs
+// below: nothing of the daemon's own environment is meant for it.
 var cniVariables = []string{"CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_ARGS", "CNI_IFNAME", "CNI_PATH"}
 
 // pluginEnv picks the CNI variables from what libcni makes of our environment.
@@ -161,6 +164,7 @@ func (o *operation) run(ctx context.Context, path string, stdin []byte, env map[
 			cmd.Env = append(cmd.Env, key+"="+value)
 		}
 	}
+	cmd.Env = append(cmd.Env, progress.Environment(ctx)...)
 	var stdout, stderr limitedBuffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 	if o.lock != nil {
