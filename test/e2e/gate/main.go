@@ -9,6 +9,9 @@
 // A test creates <dir>/hold/<name> to close a gate (name is the subcommand, or
 // cni-ADD, cni-DEL). The gate answers by creating <dir>/hold/<name>.reached and
 // waits until <dir>/hold/<name> is gone.
+//
+// Where <dir>/record is there, each run appends its name and its TRACEPARENT to it,
+// in a line.
 package main
 
 import (
@@ -32,6 +35,7 @@ func main() {
 	}
 	dir := filepath.Dir(exe)
 	if command := os.Getenv("CNI_COMMAND"); command != "" {
+		record(dir, "cni-"+command)
 		if err := plugin(filepath.Join(dir, "hold"), command); err != nil {
 			fail(err)
 		}
@@ -40,6 +44,7 @@ func main() {
 	subcommands := []string{"create", "start", "run", "exec", "kill", "delete", "update", "state"}
 	for _, arg := range os.Args[1:] {
 		if slices.Contains(subcommands, arg) {
+			record(dir, arg)
 			wait(filepath.Join(dir, "hold"), arg)
 			break
 		}
@@ -52,6 +57,16 @@ func main() {
 func fail(err error) {
 	fmt.Fprintln(os.Stderr, "gate:", err)
 	os.Exit(1)
+}
+
+// record notes a run where a test asks for it.
+func record(dir, name string) {
+	f, err := os.OpenFile(filepath.Join(dir, "record"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return
+	}
+	fmt.Fprintf(f, "%s %s\n", name, os.Getenv("TRACEPARENT"))
+	_ = f.Close() // a test misses the line
 }
 
 // wait blocks while the gate is closed.

@@ -179,6 +179,25 @@ func (g *Gate) Open() error {
 	return errors.Join(os.RemoveAll(g.path), os.RemoveAll(g.path+".reached"))
 }
 
+// RecordRuns makes the gates note with which TRACEPARENT they were run.
+func (n *Node) RecordRuns() error { return os.WriteFile(n.recordPath(), nil, 0o600) }
+
+// Runs are the TRACEPARENTs that gates were run with, by name as for CloseGate.
+func (n *Node) Runs() (map[string][]string, error) {
+	data, err := os.ReadFile(n.recordPath())
+	if err != nil {
+		return nil, err
+	}
+	runs := map[string][]string{}
+	for line := range strings.Lines(string(data)) {
+		name, parent, _ := strings.Cut(strings.TrimSpace(line), " ")
+		runs[name] = append(runs[name], parent)
+	}
+	return runs, nil
+}
+
+func (n *Node) recordPath() string { return filepath.Join(filepath.Dir(n.holdDir), "record") }
+
 // RunSecond tries to start a second daemon with the same arguments, but for those
 // that follow, which must end by itself, and returns what it said.
 func (n *Node) RunSecond(ctx context.Context, but ...string) (string, error) {
