@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -268,6 +269,18 @@ func (e *env) eventually(limit time.Duration, try func() error) {
 			e.Fatalf("after %v: %v", limit, err)
 		}
 	}
+}
+
+// logSays waits until the daemon's log since an offset matches an expression.
+func (e *env) logSays(offset int64, expression string) {
+	e.Helper()
+	pattern := regexp.MustCompile(expression)
+	e.eventually(20*time.Second, func() error {
+		if !pattern.MatchString(e.node.LogFrom(offset)) {
+			return fmt.Errorf("the daemon's log has nothing like %s", expression)
+		}
+		return nil
+	})
 }
 
 // logHas waits until a container's log holds the text.

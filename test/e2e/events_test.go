@@ -5,17 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-node/cri-node/test/e2e/kubelet"
 	"github.com/cri-node/cri-node/test/e2e/node"
+	"github.com/cri-node/cri-node/test/e2e/usage"
 )
 
 // watcher collects the events of a node.
@@ -228,4 +233,138 @@ func TestStreamedLists(t *testing.T) {
 	stat, err := stats.Recv()
 	e.must(err)
 	equal(e, "container with statistics", stat.ContainerStats[0].Attributes.Id, c.id)
+}
+
+// collect reads a stream to its end.
+func collect[Message any](e *env, stream grpc.ServerStreamingClient[Message], err error) []*Message {
+	e.Helper()
+	e.must(err)
+	var all []*Message
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		e.must(err)
+		all = append(all, m)
+	}
+}
+
+// TestMoreStreamedLists compares those that have no filter with the plain ones.
+func TestMoreStreamedLists(t *testing.T) {
+	e := onShared(t)
+	p := e.runPod("")
+	e.start(p, "c", []string{"sleep", "1000"})
+	ctx := t.Context()
+	list, err := e.node.RawImages.ListImages(ctx, &runtimeapi.ListImagesRequest{})
+	e.must(err)
+	var want, got []string
+	for _, i := range list.Images {
+		want = append(want, i.Id)
+	}
+	images, err := e.node.RawImages.StreamImages(ctx, &runtimeapi.StreamImagesRequest{})
+	for _, m := range collect(e, images, err) {
+		for _, i := range m.Images {
+			got = append(got, i.Id)
+		}
+	}
+	sameSet(e, "images", got, want...)
+	if len(want) == 0 {
+		t.Error("no image is there")
+	}
+
+	stats, err := e.node.Raw.StreamPodSandboxStats(ctx, &runtimeapi.StreamPodSandboxStatsRequest{Filter: &runtimeapi.PodSandboxStatsFilter{Id: p.id}})
+	got = nil
+	for _, m := range collect(e, stats, err) {
+		for _, s := range m.PodSandboxStats {
+			got = append(got, s.Attributes.Id)
+			if s.GetLinux().GetMemory().GetWorkingSetBytes().GetValue() == 0 || len(s.GetLinux().GetContainers()) != 1 {
+				t.Errorf("statistics are %v", s)
+			}
+		}
+	}
+	sameSet(e, "pods with statistics", got, p.id)
+
+	plain, err := e.node.Raw.ListPodSandboxMetrics(ctx, &runtimeapi.ListPodSandboxMetricsRequest{})
+	e.must(err)
+	names := func(all []*runtimeapi.PodSandboxMetrics) (list []string) {
+		for _, pod := range all {
+			if pod.PodSandboxId != p.id {
+				continue // of another test, and on its way out
+			}
+			for _, m := range pod.Metrics {
+				list = append(list, m.Name)
+			}
+			for _, c := range pod.ContainerMetrics {
+				for _, m := range c.Metrics {
+					list = append(list, c.ContainerId+" "+m.Name)
+				}
+			}
+		}
+		return list
+	}
+	metrics, err := e.node.Raw.StreamPodSandboxMetrics(ctx, &runtimeapi.StreamPodSandboxMetricsRequest{})
+	var streamed []*runtimeapi.PodSandboxMetrics
+	for _, m := range collect(e, metrics, err) {
+		streamed = append(streamed, m.PodSandboxMetrics...)
+	}
+	sameSet(e, "metrics", names(streamed), names(plain.PodMetrics)...)
+	if len(names(streamed)) == 0 {
+		t.Error("the pod has no metrics")
+	}
+}
+
+// TestEventsForASubscriberThatNeverReads: it is cut off when it is too far behind,
+// the others miss nothing, and the daemon does not grow without bound.
+func TestEventsForASubscriberThatNeverReads(t *testing.T) {
+	e := ownNode(t, node.Options{Number: 49})
+	stuck, err := e.node.Raw.GetContainerEvents(t.Context(), &runtimeapi.GetEventsRequest{})
+	e.must(err)
+	reader := e.watch(0)
+	// Each event says all of the pod and its containers.
+	large := map[string]string{"example.com/large": strings.Repeat("x", 200<<10)}
+	p := e.runPod("", func(c *runtimeapi.PodSandboxConfig) { c.Annotations = large })
+	subscribers := func() int {
+		_, text := e.admin("/metrics")
+		m := regexp.MustCompile(`(?m)^cri_node_event_subscribers (\d+)`).FindStringSubmatch(text)
+		if m == nil {
+			e.Fatal("no such metric")
+		}
+		n, err := strconv.Atoi(m[1])
+		e.must(err)
+		return n
+	}
+	e.eventually(20*time.Second, func() error {
+		if n := subscribers(); n != 2 {
+			return fmt.Errorf("%d subscribers", n)
+		}
+		return nil
+	})
+	var ids []string
+	const most = 150
+	for len(ids) < most && subscribers() == 2 {
+		c := e.create(p, fmt.Sprint("c", len(ids)), []string{"true"}, func(c *runtimeapi.ContainerConfig) { c.Annotations = large })
+		e.must(e.node.Runtime.StartContainer(t.Context(), c.id))
+		e.must(e.node.Runtime.RemoveContainer(t.Context(), c.id))
+		ids = append(ids, c.id)
+	}
+	if len(ids) == most {
+		t.Fatal("it is still subscribed")
+	}
+	for _, id := range ids {
+		e.told(reader, id, wholeLife...)
+	}
+	for err == nil {
+		_, err = stuck.Recv()
+	}
+	equal(e, "code", status.Code(err), codes.ResourceExhausted)
+	daemon, err := e.node.Daemon()
+	e.must(err)
+	if pss, err := usage.PSS(daemon); err != nil || pss > 256<<20 {
+		t.Errorf("the daemon has %d MiB: %v", pss>>20, err)
+	}
+	reader.mu.Lock()
+	n := len(reader.events)
+	reader.mu.Unlock()
+	t.Logf("cut off after %d events", n)
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -11,6 +12,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-node/cri-node/test/e2e/node"
 )
 
 // admin asks the daemon's admin socket.
@@ -72,6 +79,60 @@ func TestMetricsOfAPodsLife(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^# TYPE (cri_node_\w+)`).FindAllStringSubmatch(text, -1) {
 		contains(e, "docs/metrics.md", string(docs), "`"+m[1]+"`")
 	}
+}
+
+// TestLateCallsNameTheirStage: a call whose time is over says what it was at, and
+// how long what came before took.
+func TestLateCallsNameTheirStage(t *testing.T) {
+	e := ownNode(t, node.Options{Number: 48, GateNetwork: true})
+	config := e.node.Pod("late").Config()
+	offset := e.node.LogSize()
+	gate, err := e.node.CloseGate("cni-ADD")
+	e.must(err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	late := make(chan error, 1)
+	go func() {
+		_, err := e.node.Raw.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: config})
+		late <- err
+	}()
+	await := func(gate *node.Gate) {
+		e.eventually(30*time.Second, func() error {
+			if !gate.Reached() {
+				return errors.New("nobody has come to the gate")
+			}
+			return nil
+		})
+	}
+	await(gate)
+	cancel()
+	<-late
+	e.logSays(offset, `\(cgroup \S+, namespaces \S+, files \S+, in network for \S+\)`)
+	e.must(gate.Open())
+	p := e.runPodConfig("", config)
+
+	gate, err = e.node.CloseGate("cni-DEL")
+	e.must(err)
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		_, err := e.node.Raw.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: p.id})
+		late <- err
+	}()
+	await(gate)
+	cancel()
+	<-late
+	e.logSays(offset, `\(containers \S+, in network for \S+\)`)
+	e.must(gate.Open())
+
+	again := e.runPod("", func(c *runtimeapi.PodSandboxConfig) { c.Metadata.Name += "-again" })
+	c := e.start(again, "c", []string{"sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"})
+	e.logHas(c, "ready")
+	ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err = e.node.Raw.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: c.id, Timeout: 1000})
+	equal(e, "code", status.Code(err), codes.DeadlineExceeded)
+	e.logSays(offset, `\(in stop signal for \S+\)`)
 }
 
 func TestHealthz(t *testing.T) {

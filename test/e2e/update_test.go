@@ -2,8 +2,14 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -91,4 +97,62 @@ func TestUpdateRuntimeConfig(t *testing.T) {
 	if ip := r.Status.GetNetwork().GetIp(); strings.HasPrefix(ip, "10.250.") {
 		t.Errorf("the operator's subnets were replaced: %s", ip)
 	}
+}
+
+// TestPodCIDRsThroughATemplate: what kubelet says fills in the operator's template,
+// in both families; pods made from then on have their addresses from it, also after
+// it has changed while pods use the bridge, and in the next daemon.
+func TestPodCIDRsThroughATemplate(t *testing.T) {
+	template := filepath.Join(t.TempDir(), "template")
+	e := ownNode(t, node.Options{Number: 43, NoConfList: true, Config: fmt.Sprintf("[network]\nconf_template = %q\ndefault = false\n", template)})
+	text := fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "net-%s", "plugins": [{
+		"type": "bridge", "bridge": %q, "isGateway": true, "forceAddress": true,
+		"ipam": {"type": "host-local", "dataDir": %q,
+			"ranges": [{{range $i, $r := .PodCIDRRanges}}{{if $i}}, {{end}}[{"subnet": "{{$r}}"}]{{end}}],
+			"routes": [{{range $i, $r := .Routes}}{{if $i}}, {{end}}{"dst": "{{$r}}"}{{end}}]}
+		}]}`, filepath.Base(e.node.Dir), e.node.Bridge, filepath.Join(e.node.Dir, "leases"))
+	e.must(os.WriteFile(template, []byte(text), 0o600))
+	ready := func() bool {
+		r, err := e.node.Runtime.Status(t.Context(), false)
+		e.must(err)
+		return slices.ContainsFunc(r.Status.Conditions, func(c *runtimeapi.RuntimeCondition) bool {
+			return c.Type == runtimeapi.NetworkReady && c.Status
+		})
+	}
+	equal(e, "readiness before kubelet says a CIDR", ready(), false)
+	podIn := func(name string, cidrs ...string) {
+		t.Helper()
+		p := e.runPod("", func(c *runtimeapi.PodSandboxConfig) { c.Metadata.Name += "-" + name })
+		r, err := e.node.Runtime.PodSandboxStatus(t.Context(), p.id, false)
+		e.must(err)
+		n := r.Status.GetNetwork()
+		ips := []string{n.GetIp()}
+		for _, ip := range n.GetAdditionalIps() {
+			ips = append(ips, ip.Ip)
+		}
+		equal(e, "number of addresses", len(ips), len(cidrs))
+		for i, ip := range ips {
+			if addr, err := netip.ParseAddr(ip); err != nil || !netip.MustParsePrefix(cidrs[i]).Contains(addr) {
+				t.Errorf("pod %s has %s, which is not in %s", name, ip, cidrs[i])
+			}
+		}
+	}
+	set := func(cidrs ...string) {
+		t.Helper()
+		_, err := e.node.Raw.UpdateRuntimeConfig(t.Context(), &runtimeapi.UpdateRuntimeConfigRequest{
+			RuntimeConfig: &runtimeapi.RuntimeConfig{NetworkConfig: &runtimeapi.NetworkConfig{PodCidr: strings.Join(cidrs, ",")}},
+		})
+		e.must(err)
+	}
+	first, second := []string{"10.249.1.0/24", "fd00:e2e:249:1::/64"}, []string{"10.249.2.0/24", "fd00:e2e:249:2::/64"}
+	set(first...)
+	equal(e, "readiness", ready(), true)
+	podIn("first", first...)
+	set(first[:1]...)
+	podIn("one-family", first[:1]...)
+	set(second...)
+	podIn("second", second...)
+	e.must(e.node.Stop(20 * time.Second))
+	e.must(e.node.Restart(t.Context()))
+	podIn("restarted", second...)
 }
