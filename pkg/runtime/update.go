@@ -3,7 +3,10 @@ package runtime
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -34,6 +37,12 @@ func (c *Container) Update(ctx context.Context, change func(*Status) (Limits, er
 	if err != nil {
 		return err
 	}
+	// Of some limits an OCI runtime has no word for "none", which what was before
+	// may have had.
+	kept, err := c.m.config.Cgroups.KeepControls(c.Status().Cgroup, unnamable(limits.New))
+	if err != nil {
+		return err
+	}
 	err = c.setLimits(ctx, limits.New)
 	if err == nil {
 		err = c.SetRequest(limits.Request)
@@ -43,10 +52,30 @@ func (c *Container) Update(ctx context.Context, change func(*Status) (Limits, er
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
 	defer cancel()
-	if back := c.setLimits(ctx, limits.Old); back != nil {
+	if back := errors.Join(c.setLimits(ctx, limits.Old), kept.Restore()); back != nil {
 		return fmt.Errorf("%w; restore the limits before: %w", err, back)
 	}
 	return err
+}
+
+// unnamable lists the control files of the limits that can be set, but not taken
+// away, through an OCI runtime.
+func unnamable(limits *specs.LinuxResources) []string {
+	var files []string
+	if cpu := limits.CPU; cpu != nil {
+		if cpu.Cpus != "" {
+			files = append(files, "cpuset.cpus")
+		}
+		if cpu.Mems != "" {
+			files = append(files, "cpuset.mems")
+		}
+	}
+	for _, h := range limits.HugepageLimits {
+		for _, suffix := range []string{"max", "rsvd.max", "limit_in_bytes", "rsvd.limit_in_bytes"} {
+			files = append(files, "hugetlb."+h.Pagesize+"."+suffix)
+		}
+	}
+	return slices.AppendSeq(files, maps.Keys(limits.Unified))
 }
 
 func (c *Container) setLimits(ctx context.Context, limits *specs.LinuxResources) error {

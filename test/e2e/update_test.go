@@ -44,6 +44,27 @@ func TestUpdateIsTransactional(t *testing.T) {
 	})
 }
 
+// TestFailedUpdateTakesAwayWhatItSet: a limit that the container did not have
+// before is gone again, not only back at some value.
+func TestFailedUpdateTakesAwayWhatItSet(t *testing.T) {
+	eachHandler(t, func(e *env, handler string) {
+		p := e.runPod(handler)
+		c := e.start(p, "c", []string{"sleep", "1000"})
+		cpuset := func() string {
+			return e.exec(c.id, "sh", "-c", "cat /sys/fs/cgroup/cpuset/cpuset.cpus /sys/fs/cgroup/cpuset.cpus 2>/dev/null || true")
+		}
+		before := cpuset()
+		update := &runtimeapi.LinuxContainerResources{CpusetCpus: "0", CpusetMems: "4000"}
+		if err := e.node.Runtime.UpdateContainerResources(e.Context(), c.id, &runtimeapi.ContainerResources{Linux: update}); err == nil {
+			e.Fatal("a machine with 4000 memory nodes")
+		}
+		equal(e, "cpuset after a failed update", cpuset(), before)
+		update = &runtimeapi.LinuxContainerResources{CpusetCpus: "0"}
+		e.must(e.node.Runtime.UpdateContainerResources(e.Context(), c.id, &runtimeapi.ContainerResources{Linux: update}))
+		contains(e, "cpuset", "\n"+cpuset(), "\n0\n")
+	})
+}
+
 // cgroupValues reads the limits of a container from the kernel.
 func (e *env) cgroupValues(id string) string {
 	e.Helper()

@@ -2,14 +2,22 @@ package tracing
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
+	"net"
+	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	otlp "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -100,6 +108,65 @@ func TestCollectorThatIsGone(t *testing.T) {
 	shutdown(t, p, 2*time.Second)
 	if got := p.Dropped(); got != n {
 		t.Errorf("%d spans dropped, want %d", got, n)
+	}
+}
+
+// received is a collector over gRPC.
+type received struct {
+	otlp.UnimplementedTraceServiceServer
+	spans atomic.Int32
+}
+
+func (r *received) Export(_ context.Context, request *otlp.ExportTraceServiceRequest) (*otlp.ExportTraceServiceResponse, error) {
+	for _, resource := range request.ResourceSpans {
+		for _, scope := range resource.ScopeSpans {
+			r.spans.Add(int32(len(scope.Spans)))
+		}
+	}
+	return &otlp.ExportTraceServiceResponse{}, nil
+}
+
+// The collector must show a certificate of the authorities, when there are any.
+func TestTLS(t *testing.T) {
+	certified := httptest.NewTLSServer(nil) // for its certificate, of 127.0.0.1
+	defer certified.Close()
+	caFile := filepath.Join(t.TempDir(), "ca.pem")
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certified.Certificate().Raw})
+	if err := os.WriteFile(caFile, ca, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, r := grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(&certified.TLS.Certificates[0]))), &received{}
+	otlp.RegisterTraceServiceServer(server, r)
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener) }()
+	defer func() { server.Stop(); <-done }()
+	for _, test := range []struct {
+		name   string
+		caFile string
+		insec  bool
+		limit  time.Duration
+		came   int32
+	}{
+		{"authority of the collector", caFile, false, time.Minute, 1},
+		{"authorities of the machine", "", false, 2 * time.Second, 0},
+		{"no TLS", "", true, 2 * time.Second, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r.spans.Store(0)
+			p, err := Open(t.Context(), Config{Endpoint: listener.Addr().String(), CAFile: test.caFile, Insecure: test.insec, SamplingRatePerMillion: million})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.spans(t.Context(), 1)
+			shutdown(t, p, test.limit)
+			if got := r.spans.Load(); got != test.came || p.Dropped() != uint64(1-test.came) {
+				t.Errorf("%d spans came, %d were dropped", got, p.Dropped())
+			}
+		})
 	}
 }
 
