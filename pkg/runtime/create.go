@@ -58,6 +58,10 @@ func (c *Container) prepare(ctx context.Context) error {
 	if err := c.m.config.Rootfs.PrepareRootfs(ctx, c.id, imageID); err != nil {
 		return fmt.Errorf("prepare root file system: %w", err)
 	}
+	return c.mountRootfs(ctx)
+}
+
+func (c *Container) mountRootfs(ctx context.Context) error {
 	if err := c.m.config.Rootfs.MountRootfs(ctx, c.id, c.RootfsPath(), c.rootfsOptions()); err != nil {
 		return fmt.Errorf("mount root file system: %w", err)
 	}
@@ -90,6 +94,9 @@ type CreateOptions struct {
 	Cgroup string
 	// Request replaces Params.Request where the caller knows more by now.
 	Request []byte
+	// Restore makes the container of a checkpoint, whose images are in
+	// CheckpointDir. Its processes come to life when it is started.
+	Restore *Checkpoint
 }
 
 // Create makes the container's namespaces and its first process, which waits
@@ -126,8 +133,11 @@ func (c *Container) create(ctx context.Context, o CreateOptions) error {
 	if err := c.writeBundle(o.Spec); err != nil {
 		return err
 	}
+	if o.Restore != nil {
+		return c.createRestored(o)
+	}
 	ctx, end := progress.Start(ctx, "monitor create", "oci.runtime", runtime.Handler(), "container.id", c.id)
-	result, err := c.m.monitor.Create(ctx, c.createRequest(ctx, runtime, o))
+	result, err := c.m.monitor.Create(ctx, c.createRequest(ctx, runtime, o, o.Spec.Process.Terminal))
 	end(err)
 	if err != nil {
 		return fmt.Errorf("create container: %w", err)
@@ -144,18 +154,24 @@ func (c *Container) created(process linux.Process, o CreateOptions) error {
 	c.mu.Lock()
 	defer c.unlockAndTell()
 	err = c.changeLocked(func(s *Status) {
-		s.State, s.Process, s.InitExecutable = Created, process, executable
-		s.StopSignal, s.SharedPID = o.StopSignal, o.SharedPID
-		s.Stdin = o.Stdin
-		s.TTY, s.Hooks = o.Spec.Process.Terminal, o.Spec.Hooks != nil
-		if o.Request != nil {
-			s.Request = o.Request
-		}
+		o.describe(s)
+		s.Process, s.InitExecutable = process, executable
 	})
 	if err == nil && c.early != nil {
 		c.exitedLocked(*c.early) // it did not live to see this
 	}
 	return err
+}
+
+// describe puts into a status what it has of the options.
+func (o CreateOptions) describe(s *Status) {
+	s.State = Created
+	s.StopSignal, s.SharedPID = o.StopSignal, o.SharedPID
+	s.Stdin = o.Stdin
+	s.TTY, s.Hooks = o.Spec.Process.Terminal, o.Spec.Hooks != nil
+	if o.Request != nil {
+		s.Request = o.Request
+	}
 }
 
 // writeBundle writes the OCI bundle and the directory of the log.
@@ -175,7 +191,7 @@ func (c *Container) writeBundle(spec *specs.Spec) error {
 	return nil
 }
 
-func (c *Container) createRequest(ctx context.Context, runtime *oci.Runtime, o CreateOptions) monitor.CreateRequest {
+func (c *Container) createRequest(ctx context.Context, runtime *oci.Runtime, o CreateOptions, tty bool) monitor.CreateRequest {
 	s := c.Status()
 	pidFile := filepath.Join(c.Dir(), "pid")
 	return monitor.CreateRequest{
@@ -187,7 +203,7 @@ func (c *Container) createRequest(ctx context.Context, runtime *oci.Runtime, o C
 		HideUnifiedCgroup: runtime.HideUnified(),
 		Stdin:             o.Stdin,
 		StdinOnce:         o.StdinOnce,
-		TTY:               o.Spec.Process.Terminal,
+		TTY:               tty,
 		LogPath:           s.LogPath,
 		MaxLineSize:       c.m.config.MaxLogLine,
 		RuntimeLog:        c.logFile(),

@@ -101,6 +101,8 @@ type Status struct {
 	InitExecutable string `json:"initExecutable,omitempty"`
 	// Hooks: the OCI spec has hooks.
 	Hooks bool `json:"hooks,omitempty"`
+	// Restore is set for a container that is made of a checkpoint.
+	Restore *Restore `json:"restore,omitempty"`
 }
 
 // exit fills in how a container ended.

@@ -173,6 +173,10 @@ func (c *Container) recoverState(ctx context.Context, state monitor.ContainerSta
 	case watched && state.Exit != nil:
 		c.exitedWith(*state.Exit)
 		return nil
+	case s.pending() && s.Starting:
+		return c.recoverRestore(ctx, state, watched)
+	case s.pending():
+		return nil // nothing of it runs yet
 	case !watched && !s.Process.Alive():
 		c.finishLost()
 		return nil

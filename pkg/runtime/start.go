@@ -28,6 +28,9 @@ func (c *Container) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.Status().pending() {
+		return c.startRestored(ctx, runtime)
+	}
 	if err := c.change(func(s *Status) { s.Starting = true; s.StartedAt = time.Now() }); err != nil {
 		return err
 	}

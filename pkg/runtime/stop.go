@@ -131,7 +131,12 @@ func (c *Container) hangsOn() string {
 // Kill ends the container at once, whether it runs or has only been created,
 // and returns when it is Exited.
 func (c *Container) Kill(ctx context.Context) error {
-	switch c.Status().State {
+	s := c.Status()
+	if s.pending() && !s.Starting {
+		c.finish(exitCodeKilled, ReasonError, "the container was never started")
+		return nil
+	}
+	switch s.State {
 	case Created, Running:
 		return c.killAndWait(ctx)
 	default:

@@ -54,7 +54,7 @@ type CreateRequest struct {
 	Dir string `json:"dir"`
 	// Argv is the whole command line of the OCI runtime, with "create" and
 	// with --pid-file PidFile; Argv[0] is an absolute path. With TTY the
-	// monitor puts --console-socket behind the word "create".
+	// monitor puts --console-socket behind the word "create" or "restore".
 	Argv []string `json:"argv"`
 	// PidFile is where the runtime writes the pid of the container's init.
 	PidFile string `json:"pidFile"`

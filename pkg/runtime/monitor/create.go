@@ -32,8 +32,8 @@ func (r *CreateRequest) validate() error {
 		return fmt.Errorf("%w: log path %q is not absolute", ErrInvalid, r.LogPath)
 	case r.MaxLineSize < 0 || r.MaxLineSize > maxMaxLineSize:
 		return fmt.Errorf("%w: line size %d is not within 0 and %d", ErrInvalid, r.MaxLineSize, maxMaxLineSize)
-	case r.TTY && !slices.Contains(r.Argv, "create"):
-		return fmt.Errorf("%w: command %q has no word \"create\" to put --console-socket behind", ErrInvalid, r.Argv)
+	case r.TTY && consoleAt(r.Argv) < 0:
+		return fmt.Errorf("%w: command %q has no word \"create\" or \"restore\" to put --console-socket behind", ErrInvalid, r.Argv)
 	}
 	if r.MaxLineSize == 0 {
 		r.MaxLineSize = DefaultMaxLineSize
@@ -45,6 +45,11 @@ func (r *CreateRequest) validate() error {
 		r.WorkDir = r.Dir
 	}
 	return nil
+}
+
+// consoleAt is where the runtime's command is that --console-socket belongs to.
+func consoleAt(argv []string) int {
+	return slices.IndexFunc(argv, func(a string) bool { return a == "create" || a == "restore" })
 }
 
 func validID(id string) bool {
@@ -209,7 +214,7 @@ func (n *creation) runRuntime(ctx context.Context) error {
 	argv := n.req.Argv
 	if n.console != nil {
 		// Behind the word, because runc takes no options behind its argument.
-		at := slices.Index(argv, "create") + 1
+		at := consoleAt(argv) + 1
 		argv = slices.Insert(slices.Clone(argv), at, "--console-socket", n.console.Path())
 	}
 	exited := make(chan unix.WaitStatus, 1)
