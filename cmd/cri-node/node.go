@@ -19,6 +19,7 @@ import (
 	"github.com/cri-node/cri-node/cmd/cri-node/config"
 	"github.com/cri-node/cri-node/pkg/cri"
 	"github.com/cri-node/cri-node/pkg/cri/cdi"
+	"github.com/cri-node/cri-node/pkg/cri/checkpoint"
 	"github.com/cri-node/cri-node/pkg/cri/telemetry"
 	"github.com/cri-node/cri-node/pkg/cri/tracing"
 	"github.com/cri-node/cri-node/pkg/image"
@@ -146,6 +147,10 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	if err != nil {
 		return nil, err
 	}
+	key, err := checkpointKey(cfg)
+	if err != nil {
+		return nil, err
+	}
 	n.server = cri.New(ctx, cri.Config{
 		Streams: streams,
 		CDI:     cdi.New(cfg.Runtime.CDIDirs), Hooks: hooks.Open(cfg.Runtime.HooksDirs),
@@ -161,6 +166,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		Changes:       changes,
 		Metrics:       n.metrics,
 		Tracing:       n.tracing,
+		CheckpointKey: key,
 		Options:       options(cfg),
 
 		UserNamespaces: probeUserNS(ctx, images, infraRoot),
@@ -386,4 +392,24 @@ type rootfs struct{ *image.Store }
 
 func (r rootfs) MountRootfs(ctx context.Context, containerID, target string, o runtime.RootfsOptions) error {
 	return r.Store.MountRootfs(ctx, containerID, target, image.RootfsOptions{UserNS: o.UserNS, Label: o.Label})
+}
+
+// checkpointKey loads the key of checkpoints, where there are to be any, and
+// takes away what a daemon left that died while it made one.
+func checkpointKey(cfg *config.Config) (*checkpoint.Key, error) {
+	if err := linux.RemoveAll(filepath.Join(cfg.Root, "checkpoints")); err != nil {
+		return nil, fmt.Errorf("remove unfinished checkpoints: %w", err)
+	}
+	if !cfg.Checkpoint.Enable {
+		return nil, nil //nolint:nilnil // there are none
+	}
+	file := cfg.Checkpoint.KeyFile
+	if file == "" {
+		file = filepath.Join(cfg.Root, "checkpoint.key")
+	}
+	key, err := checkpoint.LoadKey(file)
+	if err != nil {
+		return nil, err
+	}
+	return &key, nil
 }

@@ -36,7 +36,11 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 	m := r.GetConfig().GetMetadata()
 	key := containerKey{sandbox: st.ID, name: m.GetName(), attempt: m.GetAttempt()}
 	id, err := s.creates.do(ctx, key, func(ctx context.Context, at *progress.Stages) (string, error) {
-		return s.createContainer(ctx, at, &st, r.GetConfig())
+		from, err := s.restoreFrom(r.GetConfig().GetImage().GetImage())
+		if err != nil {
+			return "", fmt.Errorf("config.image: %w", err)
+		}
+		return s.createContainer(ctx, at, &st, r.GetConfig(), from)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("create container %s in sandbox %s: %w", key.name, st.ID, err)
@@ -57,7 +61,8 @@ func (s *Server) readySandbox(id string) (*sandbox.Sandbox, error) {
 	return sb, nil
 }
 
-func (s *Server) createContainer(ctx context.Context, at *progress.Stages, st *sandbox.Status, config *runtimeapi.ContainerConfig) (string, error) {
+// createContainer makes a container, of a checkpoint where from is not nil.
+func (s *Server) createContainer(ctx context.Context, at *progress.Stages, st *sandbox.Status, config *runtimeapi.ContainerConfig, from *restorable) (string, error) {
 	// 1. A repeated request gets what the first one made.
 	m := config.GetMetadata()
 	if c, ok := s.config.Containers.Lookup(st.ID, m.GetName(), m.GetAttempt()); ok {
@@ -69,12 +74,9 @@ func (s *Server) createContainer(ctx context.Context, at *progress.Stages, st *s
 			return "", err
 		}
 	}
-	img, err := s.config.Images.Resolve(config.GetImage().GetImage())
+	img, err := s.containerImage(config, from)
 	if err != nil {
 		return "", fmt.Errorf("config.image: %w", err)
-	}
-	if img.Artifact != nil {
-		return "", fmt.Errorf("config.image: %s is an OCI artifact of type %.100q, which can be mounted but not run: %w", img.ID, img.Artifact.Type, errdefs.ErrInvalidArgument)
 	}
 	handler, err := s.handler(st.Params.RuntimeHandler)
 	if err != nil {
@@ -105,6 +107,12 @@ func (s *Server) createContainer(ctx context.Context, at *progress.Stages, st *s
 	if err != nil {
 		return "", errors.Join(err, s.undoCreate(ctx, c))
 	}
+	if from != nil {
+		ctx = at.Enter(ctx, "checkpoint")
+		if err := s.restoreInto(ctx, c, from, &options); err != nil {
+			return "", errors.Join(err, s.undoCreate(ctx, c))
+		}
+	}
 	// 4. Namespaces and process.
 	ctx = at.Enter(ctx, "OCI runtime")
 	if err := c.Create(ctx, options); err != nil {
@@ -117,6 +125,21 @@ func (s *Server) createContainer(ctx context.Context, at *progress.Stages, st *s
 	}
 	s.nri.PostCreateContainer(ctx, id)
 	return id, nil
+}
+
+// containerImage finds what the root file system is made from.
+func (s *Server) containerImage(config *runtimeapi.ContainerConfig, from *restorable) (*image.Image, error) {
+	if from != nil {
+		return from.image(s.config.Images)
+	}
+	img, err := s.config.Images.Resolve(config.GetImage().GetImage())
+	if err != nil {
+		return nil, err
+	}
+	if img.Artifact != nil {
+		return nil, fmt.Errorf("%s is an OCI artifact of type %.100q, which can be mounted but not run: %w", img.ID, img.Artifact.Type, errdefs.ErrInvalidArgument)
+	}
+	return img, nil
 }
 
 // undoCreate removes a container in a time of its own.

@@ -17,6 +17,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cri-node/cri-node/pkg/cri/cdi"
+	"github.com/cri-node/cri-node/pkg/cri/checkpoint"
 	"github.com/cri-node/cri-node/pkg/cri/nri"
 	"github.com/cri-node/cri-node/pkg/cri/stats"
 	"github.com/cri-node/cri-node/pkg/cri/streaming"
@@ -77,6 +78,9 @@ type Config struct {
 	MaxMessage int
 	// NRI connects plugins; nil for none.
 	NRI *nri.Config
+	// CheckpointKey proves where checkpoints come from; nil where there are
+	// none.
+	CheckpointKey *checkpoint.Key
 	// MonitorPID returns the pid of the monitor, for Status.
 	MonitorPID func() int
 	// Changes is what OnChange of Sandboxes and Containers tells; nil where

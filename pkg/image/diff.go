@@ -70,3 +70,32 @@ func (s *Store) useUpper(containerID string) (upper string, done func(), err err
 	}
 	return filepath.Join(s.rootfsDir(containerID), rootfsUpper), done, nil
 }
+
+// ReadLayer lets use look into the only layer of an image, given by ID, which
+// stays for that long. Nothing in it is to be trusted. An image of more layers
+// or none is errdefs.ErrInvalidArgument.
+func (s *Store) ReadLayer(imageID string, use func(dir string) error) error {
+	done, err := s.begin()
+	if err != nil {
+		return err
+	}
+	defer done()
+	s.mu.Lock()
+	img, err := s.Resolve(imageID)
+	if err == nil && (img.Artifact != nil || len(img.Layers) != 1 || s.layers[img.Layers[0]] == nil) {
+		err = fmt.Errorf("image %s has not just one layer: %w", imageID, errdefs.ErrInvalidArgument)
+	}
+	if err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	d := img.Layers[0]
+	s.refLayer(d)
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.unrefLayer(d, false)
+	}()
+	return use(filepath.Join(s.layerDir(d), layerDiff))
+}

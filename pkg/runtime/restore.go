@@ -74,9 +74,9 @@ func (s *Status) pending() bool {
 func (c *Container) restore(ctx context.Context, runtime *oci.Runtime) error {
 	s := c.Status()
 	files := c.checkpointFiles(c.CheckpointDir(), s.Restore.Checkpoint)
-	request := c.createRequest(runtime, CreateOptions{Stdin: s.Restore.Stdin, StdinOnce: s.Restore.StdinOnce, SharedPID: s.SharedPID}, s.TTY)
+	request := c.createRequest(ctx, runtime, CreateOptions{Stdin: s.Restore.Stdin, StdinOnce: s.Restore.StdinOnce, SharedPID: s.SharedPID}, s.TTY)
 	request.Argv = runtime.RestoreCommand(c.id, c.Dir(), request.PidFile, files)
-	request.Env = oci.CRIUEnvironment(files.CRIUConfig)
+	request.Env = oci.CRIUEnvironment(ctx, files.CRIUConfig)
 	result, err := c.m.monitor.Create(ctx, request)
 	if _, failed := errors.AsType[*monitor.CreateError](err); failed {
 		return fmt.Errorf("restore container: %w%s", err, files.Explain("restore"))

@@ -25,7 +25,8 @@ type Config struct {
 
 	Admin Admin `toml:"admin"`
 
-	Tracing Tracing `toml:"tracing"`
+	Tracing    Tracing    `toml:"tracing"`
+	Checkpoint Checkpoint `toml:"checkpoint"`
 
 	// origins tells who set a key last, by its dotted name. A key that is
 	// not in it has its default.
@@ -121,6 +122,12 @@ type Streaming struct {
 	TLSCertFile     string `toml:"tls_cert_file"`
 	TLSKeyFile      string `toml:"tls_key_file"`
 	TLSClientCAFile string `toml:"tls_client_ca_file"`
+}
+
+// Checkpoint is the section about checkpoints of containers.
+type Checkpoint struct {
+	Enable  bool   `toml:"enable"`
+	KeyFile string `toml:"key_file"` // empty where cri-node chooses one
 }
 
 // Admin is the section for people and tools that look into the daemon itself.

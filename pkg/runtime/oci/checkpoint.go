@@ -59,7 +59,7 @@ func (c Checkpoint) flags() []string {
 func (r *Runtime) Checkpoint(ctx context.Context, id string, c Checkpoint) error {
 	args := append([]string{"checkpoint", "--leave-running"}, c.flags()...)
 	cmd := r.prepare(ctx, c.LogFile, append(args, id)...)
-	cmd.Env = CRIUEnvironment(c.CRIUConfig)
+	cmd.Env = CRIUEnvironment(ctx, c.CRIUConfig)
 	if err := r.finish(cmd, c.LogFile, "checkpoint"); err != nil {
 		return fmt.Errorf("%w%s", err, c.Explain("checkpoint"))
 	}
@@ -75,8 +75,8 @@ func (r *Runtime) RestoreCommand(id, bundle, pidFile string, c Checkpoint) []str
 }
 
 // CRIUEnvironment is the environment of a runtime that will run CRIU.
-func CRIUEnvironment(config string) []string {
-	return append(environment(), "CRIU_CONFIG_FILE="+config)
+func CRIUEnvironment(ctx context.Context, config string) []string {
+	return append(Environment(ctx), "CRIU_CONFIG_FILE="+config)
 }
 
 // maxCRIUErrors is how many of CRIU's complaints go into an error.
@@ -113,7 +113,7 @@ func (r *Runtime) CheckCRIU(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, criuCheckTime)
 	defer cancel()
 	path := ""
-	for _, e := range environment() {
+	for _, e := range Environment(ctx) {
 		if dirs, ok := strings.CutPrefix(e, "PATH="); ok {
 			path = findProgram("criu", filepath.SplitList(dirs))
 		}
