@@ -79,10 +79,9 @@ func (e *env) last(c *container) (n int) {
 // another pod, and everything that is not exactly such a checkpoint is refused.
 func TestCheckpointRestore(t *testing.T) {
 	e, p, c := checkpoints(t, 40)
-	rt := e.node.Runtime
 	archive := filepath.Join(e.node.Dir, "checkpoint.tar")
 	before := e.last(c)
-	e.must(rt.CheckpointContainer(t.Context(), &runtimeapi.CheckpointContainerRequest{ContainerId: c.id, Location: archive, Timeout: 600}))
+	e.must(e.node.Runtime.CheckpointContainer(t.Context(), &runtimeapi.CheckpointContainerRequest{ContainerId: c.id, Location: archive, Timeout: 600}))
 	info, err := os.Stat(archive)
 	e.must(err)
 	equal(e, "mode of the archive", info.Mode(), os.FileMode(0o600))
@@ -99,7 +98,7 @@ func TestCheckpointRestore(t *testing.T) {
 	e.must(e.node.Kill())
 	e.must(e.node.Restart(t.Context()))
 	equal(e, "state", e.status(r.id).State, runtimeapi.ContainerState_CONTAINER_CREATED)
-	e.must(rt.StartContainer(t.Context(), r.id))
+	e.must(e.node.Runtime.StartContainer(t.Context(), r.id))
 	equal(e, "state", e.status(r.id).State, runtimeapi.ContainerState_CONTAINER_RUNNING)
 	e.eventually(30*time.Second, func() error {
 		if b, err := os.ReadFile(r.log); err != nil || !bytes.Contains(b, []byte("count ")) {
@@ -113,12 +112,12 @@ func TestCheckpointRestore(t *testing.T) {
 	if count := e.exec(r.id, "cat", "/count"); strings.TrimSpace(count) == "" {
 		t.Error("the restored container's file is empty")
 	}
-	e.must(rt.StopContainer(t.Context(), r.id, 0))
+	e.must(e.node.Runtime.StopContainer(t.Context(), r.id, 0))
 	equal(e, "exit code", e.status(r.id).ExitCode, 137)
 
 	// One that is never started goes as well.
 	never := e.create(q, "counter2", counting, fromArchive(archive))
-	e.must(rt.RemoveContainer(t.Context(), never.id))
+	e.must(e.node.Runtime.RemoveContainer(t.Context(), never.id))
 }
 
 // first is the oldest number in a log.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -73,7 +74,26 @@ func makeOutput(dir string, stream int) (int, error) {
 	if err := unix.Mkfifo(path, 0o600); err != nil {
 		return -1, &os.PathError{Op: "make fifo", Path: path, Err: err}
 	}
-	return openFIFO(path, unix.O_RDWR)
+	return openContainersEnd(path, unix.O_RDWR)
+}
+
+// openContainersEnd opens a FIFO for the container. Its descriptor must not
+// say O_NOFOLLOW, which CRIU would repeat when it restores it, on a link.
+func openContainersEnd(path string, flags int) (int, error) {
+	checked, err := openFIFO(path, flags|unix.O_NONBLOCK)
+	if err != nil {
+		return -1, err
+	}
+	defer closeFD(checked)
+	var fd int
+	err = ignoreEINTR(func() (err error) {
+		fd, err = unix.Open("/proc/self/fd/"+strconv.Itoa(checked), flags|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return -1, &os.PathError{Op: "open fifo", Path: path, Err: err}
+	}
+	return fd, nil
 }
 
 // makeStdin makes the stdin FIFO and returns the container's end, which reads
@@ -89,7 +109,7 @@ func makeStdin(dir string) (its, ours int, err error) {
 		return -1, -1, err
 	}
 	defer closeFD(both)
-	if its, err = openFIFO(path, unix.O_RDONLY); err != nil {
+	if its, err = openContainersEnd(path, unix.O_RDONLY); err != nil {
 		return -1, -1, err
 	}
 	if ours, err = openStdin(dir); err != nil {
