@@ -232,30 +232,6 @@ func (n *node) openAdmin(ctx context.Context, address string, supervisor *monito
 	return nil
 }
 
-// openImages opens the store, with the signature policy in force.
-func (n *node) openImages(ctx context.Context, cfg *config.Config) (*image.Store, error) {
-	policy, err := signature.Load(cfg.Image.SignatureRules())
-	if err != nil {
-		return nil, fmt.Errorf("image.signatures: %w", err)
-	}
-	images, err := image.Open(ctx, image.Config{
-		Root:              filepath.Join(cfg.Root, "image"),
-		CertsDirs:         cfg.Image.CertsDirs,
-		AuthFiles:         cfg.Image.AuthFiles,
-		TrustedRealms:     cfg.Image.TrustedRealms,
-		MaxParallelLayers: cfg.Image.MaxParallelLayers,
-		ProgressTimeout:   cfg.Image.ProgressTimeout.Duration,
-		PinnedImages:      cfg.Image.Pinned,
-		Policy:            policy,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("open image store: %w", err)
-	}
-	n.images = images
-	n.closers = append(n.closers, images.Close)
-	return images, nil
-}
-
 func (n *node) openNetwork(ctx context.Context, cfg *config.Config) (*network.Network, error) {
 	exeDir, err := executableDir()
 	if err != nil {

@@ -184,11 +184,11 @@ func (u *Unpacked) take(dir string, f File, r io.Reader) (err error) {
 	// One byte more shows that there is more.
 	r = io.TeeReader(io.LimitReader(r, f.Size+1), h)
 	var n int64
-	switch {
-	case f.Name == specName:
+	switch f.Name {
+	case specName:
 		u.Spec, err = io.ReadAll(r)
 		n = int64(len(u.Spec))
-	case f.Name == configName:
+	case configName:
 		n, err = io.Copy(io.Discard, r)
 	default:
 		target := filepath.Join(dir, diffName)
