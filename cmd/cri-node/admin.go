@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -105,11 +106,13 @@ func health(checks []check) http.Handler {
 		switch {
 		case !healthy:
 			w.WriteHeader(http.StatusInternalServerError)
-			fmt.Fprintf(w, "%shealthz check failed\n", lines.String())
+			lines.WriteString("healthz check failed\n")
 		case verbose:
-			fmt.Fprintf(w, "%shealthz check passed\n", lines.String())
+			lines.WriteString("healthz check passed\n")
 		default:
-			fmt.Fprint(w, "ok")
+			lines.Reset()
+			lines.WriteString("ok")
 		}
+		_, _ = io.WriteString(w, lines.String()) // who asked may have gone
 	})
 }

@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -230,7 +231,7 @@ func (s *metricSource) devices() []linux.DeviceUsage {
 			return devices
 		}
 	}
-	return append(devices[:len(devices):len(devices)], linux.DeviceUsage{Major: s.disk.major, Minor: s.disk.minor})
+	return append(slices.Clip(devices), linux.DeviceUsage{Major: s.disk.major, Minor: s.disk.minor})
 }
 
 // deviceName looks a device up once for all containers.

@@ -14,6 +14,15 @@ import (
 // shutdown, nothing of it is kept.
 var errAbandoned = errors.New("cancelled by all who waited for it")
 
+// late adds to the error of a run that has waited for too long where the time
+// went.
+func late(ctx context.Context, err error) error {
+	if errors.Is(err, errStalled) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w (%s)", err, stagesOf(ctx))
+	}
+	return err
+}
+
 // flights lets callers that want the same thing at the same time share one
 // run of it. Each waits with its own context; the run ends early only when the
 // last one has left. A caller that comes while an abandoned run is still

@@ -95,13 +95,10 @@ func (s *Store) Pull(ctx context.Context, r PullRequest) (string, error) {
 	}
 	id, err := s.pulls.do(ctx, s.ctx, &s.work, key, func(ctx context.Context) (string, error) {
 		id, err := s.pull(ctx, pullRequest{named: named, auth: r.Auth, namespace: r.Namespace})
-		switch {
-		case err != nil && ctx.Err() != nil:
+		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
-		case errors.Is(err, errStalled) || errors.Is(err, context.DeadlineExceeded):
-			err = fmt.Errorf("%w (%s)", err, stagesOf(ctx))
 		}
-		return id.String(), err
+		return id.String(), late(ctx, err)
 	})
 	if err == nil {
 		return id, nil
@@ -339,7 +336,7 @@ func (s *Store) fetchLayers(ctx context.Context, session *registry.Session, p *p
 			_, err := s.layerPulls.do(ctx, s.ctx, &s.work, l.key(), func(ctx context.Context) (struct{}, error) {
 				// The run may outlive this pull, if another waits for it too.
 				defer session.Close()
-				return struct{}{}, s.stage(ctx, session, l)
+				return struct{}{}, late(ctx, s.stage(ctx, session, l))
 			})
 			if err != nil {
 				return fmt.Errorf("layer %s: %w", l.blob.Digest, err)

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -378,6 +379,11 @@ func TestPullStalled(t *testing.T) {
 	_, err := s.Pull(t.Context(), PullRequest{Ref: f.host() + "/app"})
 	if !errors.Is(err, ErrRegistryUnavailable) || !strings.HasPrefix(err.Error(), "RegistryUnavailable: ") {
 		t.Errorf("registry that never answers: %v", err)
+	}
+	// It says where the time went.
+	part := regexp.MustCompile(`layer sha256:.*\(wait for others \S+, in download for \S+, 1000 of \d+ bytes\) \(resolve \S+, signature policy \S+, manifest \S+, in layers for \S+\)`)
+	if err != nil && !part.MatchString(err.Error()) {
+		t.Errorf("the stages are not in %v", err)
 	}
 }
 

@@ -253,6 +253,12 @@ func TestMistakesNameFileLineAndKey(t *testing.T) {
 		{"handler path", "[runtime.handlers.kata]\npath = 'k'", ":2: runtime.handlers.kata.path: "},
 		{"unknown default handler", "runtime.default_handler = 'kata'", ":1: runtime.default_handler: "},
 		{"admin", "admin.address = '0.0.0.0:6060'", ":1: admin.address: "},
+		{"URL of a collector", "tracing.endpoint = 'http://collector:4317'", ":1: tracing.endpoint: "},
+		{"collector without port", "tracing.endpoint = 'collector'", ":1: tracing.endpoint: "},
+		{"collector without host", "tracing.endpoint = ':4317'", ":1: tracing.endpoint: "},
+		{"authorities of nobody", "[tracing]\ninsecure = true\ntls_ca_file = '/ca'", ":3: tracing.tls_ca_file: "},
+		{"relative authorities", "tracing.tls_ca_file = 'ca'", ":1: tracing.tls_ca_file: "},
+		{"sampling rate", "tracing.sampling_rate_per_million = 1000001", ":1: tracing.sampling_rate_per_million: "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path := filepath.Join(write(t, map[string]string{"c.toml": test.file}), "c.toml")

@@ -27,10 +27,9 @@ type queue struct {
 	spans    chan sdktrace.ReadOnlySpan
 	dropped  atomic.Uint64
 
-	// stop says that what is queued is all there will be; life ends the export
+	// stop says that what is queued is all there will be; kill ends the export
 	// under way.
 	stop chan struct{}
-	life context.Context //nolint:containedctx // of the goroutine that run is
 	kill context.CancelFunc
 	done chan struct{}
 	end  sync.Once
@@ -45,8 +44,8 @@ func newQueue(ctx context.Context, e sdktrace.SpanExporter) *queue {
 		spans:    make(chan sdktrace.ReadOnlySpan, queueLength),
 		stop:     make(chan struct{}), done: make(chan struct{}),
 	}
-	q.life, q.kill = context.WithCancel(context.WithoutCancel(ctx))
-	go q.run()
+	ctx, q.kill = context.WithCancel(context.WithoutCancel(ctx))
+	go q.run(ctx)
 	return q
 }
 
@@ -72,7 +71,7 @@ func (q *queue) OnEnd(s sdktrace.ReadOnlySpan) {
 }
 
 // run sends batches until there will be no more.
-func (q *queue) run() {
+func (q *queue) run(ctx context.Context) {
 	defer close(q.done)
 	batch := make([]sdktrace.ReadOnlySpan, 0, batchLength)
 	for {
@@ -81,11 +80,11 @@ func (q *queue) run() {
 		case s := <-q.spans:
 			batch = append(batch, s)
 		case <-q.stop:
-			q.rest()
+			q.rest(ctx)
 			return
 		}
 		batch = q.fill(batch)
-		q.export(batch)
+		q.export(ctx, batch)
 		clear(batch)
 		batch = batch[:0]
 	}
@@ -109,28 +108,28 @@ func (q *queue) fill(batch []sdktrace.ReadOnlySpan) []sdktrace.ReadOnlySpan {
 }
 
 // rest sends what is queued.
-func (q *queue) rest() {
+func (q *queue) rest(ctx context.Context) {
 	var batch []sdktrace.ReadOnlySpan
 	for {
 		select {
 		case s := <-q.spans:
 			batch = append(batch, s)
 			if len(batch) == batchLength {
-				q.export(batch)
+				q.export(ctx, batch)
 				batch = nil
 			}
 		default:
-			q.export(batch)
+			q.export(ctx, batch)
 			return
 		}
 	}
 }
 
-func (q *queue) export(batch []sdktrace.ReadOnlySpan) {
+func (q *queue) export(ctx context.Context, batch []sdktrace.ReadOnlySpan) {
 	if len(batch) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(q.life, exportTimeout)
+	ctx, cancel := context.WithTimeout(ctx, exportTimeout)
 	defer cancel()
 	if err := q.exporter.ExportSpans(ctx, batch); err != nil {
 		q.dropped.Add(uint64(len(batch))) // a collector that is gone is not worth a line each second
