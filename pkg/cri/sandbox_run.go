@@ -13,6 +13,7 @@ import (
 
 	"github.com/cri-node/cri-node/pkg/cri/spec"
 	"github.com/cri-node/cri-node/pkg/progress"
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
 	"github.com/cri-node/cri-node/pkg/runtime/oci"
 	"github.com/cri-node/cri-node/pkg/sandbox"
 	"github.com/cri-node/cri-node/pkg/sandbox/network"
@@ -72,7 +73,7 @@ func (s *Server) runSandbox(ctx context.Context, at *progress.Stages, r *runtime
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("sandboxID", id))
 	sb, err := s.sandboxes().Create(ctx, id, params)
 	if err != nil {
-		return "", errors.Join(err, s.giveBack(params))
+		return "", errors.Join(err, s.giveBack(ctx, params))
 	}
 	st := sb.Status()
 	if err := s.labelFiles(&st); err != nil {
@@ -95,6 +96,9 @@ func (s *Server) runSandbox(ctx context.Context, at *progress.Stages, r *runtime
 
 // undoTimeout bounds the undoing of a request whose own time may be over.
 const undoTimeout = time.Minute
+
+// stopSliceTimeout bounds the waiting for a systemd that does not answer.
+const stopSliceTimeout = 5 * time.Second
 
 // undoRun removes a sandbox that did not become ready.
 func (s *Server) undoRun(ctx context.Context, id string) error {
@@ -170,7 +174,7 @@ func portMappings(mappings []*runtimeapi.PortMapping) []network.PortMapping {
 
 // giveBack releases what a sandbox has that its manager does not know of: its
 // SELinux level, and a cgroup parent that it brought about.
-func (s *Server) giveBack(p sandbox.Params) error {
+func (s *Server) giveBack(ctx context.Context, p sandbox.Params) error {
 	view := &sandboxView{Config: &runtimeapi.PodSandboxConfig{}}
 	if len(p.Request) == 0 {
 		return nil
@@ -186,7 +190,16 @@ func (s *Server) giveBack(p sandbox.Params) error {
 	if pids, err := s.config.Cgroups.Processes(dir); err != nil || len(pids) > 0 {
 		return err // another sandbox with the same parent uses it
 	}
-	return s.config.Cgroups.Remove(dir)
+	if err := s.config.Cgroups.Remove(dir); err != nil || !s.config.SystemdCgroup {
+		return err
+	}
+	// Kubelet stops the slices it makes; this one nobody else would.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopSliceTimeout)
+	defer cancel()
+	if err := linux.StopSlice(ctx, p.CgroupParent); err != nil {
+		klog.FromContext(ctx).Error(err, "A pod's slice stays with systemd")
+	}
+	return nil
 }
 
 // sandboxes shortens what every call needs.

@@ -104,7 +104,7 @@ func (s *Server) removeSandbox(ctx context.Context, id string) error {
 	s.nri.RemovePodSandbox(ctx, sb.ID())
 	s.drop(sb.ID())
 	s.stopping.Delete(sb.ID())
-	return s.giveBack(params)
+	return s.giveBack(ctx, params)
 }
 
 // members returns the containers of a sandbox, and its init where it has one.

@@ -56,6 +56,8 @@ func (s *Store) probeIDMap(ctx context.Context, dir string, userns *linux.UserNS
 		return err
 	}
 	var errs []error
+	// The better way comes first: a kernel that has only the other notes
+	// "overlayfs: failed to clone lowerpath" in its log, once for each probe.
 	for _, how := range []idmapSupport{idmapDetached, idmapAttached} {
 		if err := ctx.Err(); err != nil {
 			return err

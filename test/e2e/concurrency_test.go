@@ -11,6 +11,7 @@ import (
 	"github.com/cri-node/cri-node/test/e2e/invariant"
 	"github.com/cri-node/cri-node/test/e2e/kubelet"
 	"github.com/cri-node/cri-node/test/e2e/node"
+	"github.com/cri-node/cri-node/test/e2e/pace"
 	"github.com/cri-node/cri-node/test/e2e/usage"
 )
 
@@ -84,7 +85,8 @@ func parallel(n, workers int, do func(i int) error) error {
 
 // TestHundredPods takes 100 pods up and down, 8 at a time, twice.
 func TestHundredPods(t *testing.T) {
-	const pods, workers, limit = 100, 8, 60 << 20
+	const workers, limit = 8, 60 << 20
+	pods := pace.Count(100, 16)
 	e := ownNode(t, node.Options{Number: 4})
 	baseline, err := invariant.Collect(e.node.InvariantConfig())
 	e.must(err)
@@ -158,7 +160,7 @@ func (e *env) descriptors() {
 // TestMixedLoad creates, starts, stops and removes at random places at once.
 func TestMixedLoad(t *testing.T) {
 	eachHandler(t, func(e *env, handler string) {
-		e.must(parallel(24, 8, func(i int) error {
+		e.must(parallel(pace.Count(24, 8), 8, func(i int) error {
 			ctx := e.Context()
 			id, err := e.onePod(ctx, fmt.Sprintf("mixed-%s-%d", handler, i), handler)
 			if err != nil {

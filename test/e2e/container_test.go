@@ -13,6 +13,7 @@ import (
 
 	"github.com/cri-node/cri-node/test/e2e/image"
 	"github.com/cri-node/cri-node/test/e2e/kubelet"
+	"github.com/cri-node/cri-node/test/e2e/pace"
 )
 
 // TestContainerLifecycle goes through the states and what the status says in each.
@@ -210,7 +211,7 @@ func TestContainerStop(t *testing.T) {
 		e.logHas(c, "ready")
 		began := time.Now()
 		e.must(e.node.Runtime.StopContainer(e.Context(), c.id, 1))
-		if took := time.Since(began); took < 900*time.Millisecond || took > 8*time.Second {
+		if took := time.Since(began); took < 900*time.Millisecond || took > pace.Limit(8*time.Second) {
 			e.Errorf("stop with a timeout of 1 s took %v", took)
 		}
 		r := e.ended(c)
@@ -234,7 +235,7 @@ func TestContainerStop(t *testing.T) {
 		select {
 		case err := <-patient:
 			e.must(err)
-		case <-time.After(10 * time.Second):
+		case <-time.After(pace.Limit(10 * time.Second)):
 			e.Fatal("the patient stop goes on after the container has ended")
 		}
 

@@ -13,6 +13,7 @@ import (
 	"github.com/cri-node/cri-node/test/e2e/crilog"
 	"github.com/cri-node/cri-node/test/e2e/kubelet"
 	"github.com/cri-node/cri-node/test/e2e/node"
+	"github.com/cri-node/cri-node/test/e2e/pace"
 	"github.com/cri-node/cri-node/test/e2e/usage"
 )
 
@@ -356,7 +357,7 @@ func TestExitWhileDaemonIsDown(t *testing.T) {
 	r := e.ended(c)
 	equal(e, "exit code", r.status.ExitCode, 33)
 	equal(e, "log", r.stdout, "ready\ngot SIGTERM\n")
-	if took := time.Unix(0, r.status.FinishedAt); time.Since(took) > time.Minute || r.status.FinishedAt < r.status.StartedAt {
+	if took := time.Unix(0, r.status.FinishedAt); time.Since(took) > pace.Limit(time.Minute) || r.status.FinishedAt < r.status.StartedAt {
 		t.Errorf("finished at %v", took)
 	}
 }

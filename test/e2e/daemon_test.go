@@ -15,6 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-node/cri-node/test/e2e/node"
+	"github.com/cri-node/cri-node/test/e2e/pace"
 )
 
 // TestVersionAndStatus answer what kubelet asks at start.
@@ -167,7 +168,7 @@ func TestServiceManager(t *testing.T) {
 	await := func(want string) {
 		t.Helper()
 		b := make([]byte, 4096)
-		_ = socket.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = socket.SetReadDeadline(time.Now().Add(pace.Limit(10 * time.Second)))
 		for {
 			n, err := socket.Read(b)
 			if err != nil {

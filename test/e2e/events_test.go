@@ -20,6 +20,7 @@ import (
 
 	"github.com/cri-node/cri-node/test/e2e/kubelet"
 	"github.com/cri-node/cri-node/test/e2e/node"
+	"github.com/cri-node/cri-node/test/e2e/pace"
 	"github.com/cri-node/cri-node/test/e2e/usage"
 )
 
@@ -131,7 +132,8 @@ func TestEventsOfAPod(t *testing.T) {
 func TestEventsUnderChurn(t *testing.T) {
 	e := onShared(t)
 	fast, slow := e.watch(0), e.watch(2*time.Millisecond)
-	const workers, each = 4, 50
+	const workers = 4
+	each := pace.Count(50, 5)
 	ids := make([][]string, workers)
 	var group sync.WaitGroup
 	for i := range workers {

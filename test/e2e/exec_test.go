@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-node/cri-node/test/e2e/pace"
 )
 
 // execSync is the bare call, which shows exit codes and gRPC codes as they are.
@@ -64,7 +66,7 @@ func TestExecSyncTimeout(t *testing.T) {
 		began := time.Now()
 		_, err := e.execSync(c.id, 1, "sh", "-c", "sleep 4321 & (sleep 4322 &) ; setsid sleep 4323 & sleep 4324")
 		equal(e, "code", grpcstatus.Code(err), codes.DeadlineExceeded)
-		if took := time.Since(began); took < 900*time.Millisecond || took > 5*time.Second {
+		if took := time.Since(began); took < 900*time.Millisecond || took > pace.Limit(5*time.Second) {
 			e.Errorf("a timeout of 1 s took %v", took)
 		}
 		if out := e.exec(c.id, "ps"); strings.Contains(out, "432") {
@@ -81,7 +83,7 @@ func TestExecSyncOutput(t *testing.T) {
 	c := e.start(p, "c", []string{"sleep", "1000"})
 	const limit = 16 << 20
 	for _, size := range []int{0, 1 << 20, limit - 1, limit + 5} {
-		stdout, _, err := e.node.Runtime.ExecSync(t.Context(), c.id, []string{"probe", "flood", "-bytes", fmt.Sprint(size)}, 60*time.Second)
+		stdout, _, err := e.node.Runtime.ExecSync(t.Context(), c.id, []string{"probe", "flood", "-bytes", fmt.Sprint(size)}, pace.Limit(60*time.Second))
 		// 16 MiB and the message around them are more than the client takes.
 		if size >= limit-1 && grpcstatus.Code(err) == codes.ResourceExhausted {
 			r, err := e.node.Raw.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: c.id, Cmd: []string{"probe", "flood", "-bytes", fmt.Sprint(size)}}, maxReceive)
@@ -119,9 +121,9 @@ func TestExecSyncMany(t *testing.T) {
 		var group sync.WaitGroup
 		for i := range 16 {
 			group.Go(func() {
-				for j := range 4 {
+				for j := range pace.Count(4, 1) {
 					want := fmt.Sprintf("%d-%d\n", i, j)
-					r, err := e.execSync(c.id, 30, "echo", strings.TrimSpace(want))
+					r, err := e.execSync(c.id, int64(pace.Limit(30*time.Second).Seconds()), "echo", strings.TrimSpace(want))
 					if err != nil || string(r.Stdout) != want {
 						e.Errorf("exec %s: %v %v", want, r, err)
 					}
@@ -143,7 +145,7 @@ func TestExecSyncMany(t *testing.T) {
 		e.must(e.node.Runtime.RemoveContainer(e.Context(), c.id))
 		select {
 		case <-done:
-		case <-time.After(10 * time.Second):
+		case <-time.After(pace.Limit(10 * time.Second)):
 			e.Error("exec goes on in a removed container")
 		}
 		if _, err := e.execSync(c.id, 5, "true"); err == nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/cri-node/cri-node/test/e2e/kubelet"
 	"github.com/cri-node/cri-node/test/e2e/node"
+	"github.com/cri-node/cri-node/test/e2e/pace"
 )
 
 // TestNRIHangs: a plugin that does not answer is let go, and pods go on, in
@@ -43,7 +44,7 @@ func TestNRIHangs(t *testing.T) {
 			e.must(e.node.Runtime.RemoveContainer(t.Context(), c.id))
 			e.must(e.node.Runtime.StopPodSandbox(t.Context(), p.id))
 			e.must(e.node.Runtime.RemovePodSandbox(t.Context(), p.id))
-			if took := time.Since(began); took > 10*time.Second {
+			if took := time.Since(began); took > pace.Limit(10*time.Second) {
 				t.Errorf("took %v", took)
 			}
 			await1(e, "the step", reached)
@@ -64,7 +65,7 @@ func TestNRISilentPeer(t *testing.T) {
 	defer conn.Close()
 	began := time.Now()
 	e.runs(e.runPod(""), "c", []string{"true"})
-	if took := time.Since(began); took > 4*time.Second {
+	if took := time.Since(began); took > pace.Limit(4*time.Second) {
 		t.Errorf("a pod took %v", took)
 	}
 	e.plugin("10", "patient")
@@ -168,7 +169,8 @@ func TestNRISocketTaken(t *testing.T) {
 // TestNRIStress: workers make and remove pods while two plugins are connected
 // and a third comes and goes. All of them end with the same story of each pod.
 func TestNRIStress(t *testing.T) {
-	const workers, rounds = 4, 8
+	const workers = 4
+	rounds := pace.Count(8, 2)
 	e := nriNode(t, 45)
 	plugins := []*nriPlugin{e.plugin("10", "one"), e.plugin("20", "two")}
 	ctx, stop := context.WithCancel(t.Context())
@@ -179,7 +181,7 @@ func TestNRIStress(t *testing.T) {
 			p := e.connecting("30", fmt.Sprintf("third-%d", i))
 			select {
 			case <-p.synced:
-			case <-time.After(10 * time.Second):
+			case <-time.After(pace.Limit(10 * time.Second)):
 				t.Error("a plugin was not synchronized")
 				return
 			}

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/nri/pkg/stub"
 
 	"github.com/cri-node/cri-node/test/e2e/node"
+	"github.com/cri-node/cri-node/test/e2e/pace"
 )
 
 // nriStep is one step that a plugin was told of.
@@ -50,7 +51,7 @@ func (e *env) plugin(index, name string, edits ...func(*nriPlugin)) *nriPlugin {
 	case <-p.synced:
 	case err := <-p.done:
 		e.Fatalf("plugin %s: %v", name, err)
-	case <-time.After(10 * time.Second):
+	case <-time.After(pace.Limit(10 * time.Second)):
 		e.Fatalf("plugin %s was not synchronized", name)
 	}
 	return p
@@ -259,7 +260,7 @@ func await1[V any](e *env, what string, c <-chan V) V {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(20 * time.Second):
+	case <-time.After(pace.Limit(20 * time.Second)):
 		e.Fatalf("%s did not come", what)
 		panic("not reached")
 	}
@@ -268,5 +269,5 @@ func await1[V any](e *env, what string, c <-chan V) V {
 // nriNode is a node of its own with plugins that have little time.
 func nriNode(t *testing.T, number int) *env {
 	t.Helper()
-	return ownNode(t, node.Options{Number: number, Config: "[nri]\nrequest_timeout = \"500ms\"\n"})
+	return ownNode(t, node.Options{Number: number, Config: fmt.Sprintf("[nri]\nrequest_timeout = %q\n", pace.Limit(500*time.Millisecond))})
 }

@@ -3,6 +3,8 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/cri-node/cri-node/test/e2e/invariant"
 	"github.com/cri-node/cri-node/test/e2e/kubelet"
+	"github.com/cri-node/cri-node/test/e2e/node"
 	"github.com/cri-node/cri-node/test/e2e/usage"
 )
 
@@ -227,6 +230,24 @@ func TestPodCgroupParent(t *testing.T) {
 			found = found || strings.Contains(strings.Join(p.Cgroups, " "), d.id)
 		}
 		equal(e, "container below the configured root", found, true)
+		e.removePod(p)
+		e.forgotten(path.Base(p.config.Linux.CgroupParent))
+	})
+}
+
+// forgotten waits until systemd has no such slice: who brings one about, as
+// the daemon does here in kubelet's place, takes it away again.
+func (e *env) forgotten(slice string) {
+	e.Helper()
+	if !node.Systemd() {
+		return
+	}
+	e.eventually(10*time.Second, func() error {
+		out, err := exec.CommandContext(e.Context(), "systemctl", "show", "--property=ActiveState", "--value", slice).Output()
+		if state := strings.TrimSpace(string(out)); err == nil && state != "inactive" {
+			err = fmt.Errorf("slice %s is %s", slice, state)
+		}
+		return err
 	})
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/cri-node/cri-node/test/e2e/image"
 	"github.com/cri-node/cri-node/test/e2e/node"
+	"github.com/cri-node/cri-node/test/e2e/pace"
 	"github.com/cri-node/cri-node/test/e2e/registry"
 )
 
@@ -214,7 +215,7 @@ func TestPullCutOffByKill(t *testing.T) {
 func (e *env) downloaded(size int64) error {
 	var most int64
 	err := walkFiles(e.node.Root, func(path string, info os.FileInfo) {
-		if !strings.Contains(path, "rootfs") && info.ModTime().After(time.Now().Add(-30*time.Second)) {
+		if !strings.Contains(path, "rootfs") && info.ModTime().After(time.Now().Add(-pace.Limit(30*time.Second))) {
 			most = max(most, info.Size())
 		}
 	})

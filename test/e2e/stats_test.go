@@ -14,6 +14,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-node/cri-node/test/e2e/node"
+	"github.com/cri-node/cri-node/test/e2e/pace"
 	"github.com/cri-node/cri-node/test/e2e/usage"
 )
 
@@ -168,7 +169,7 @@ func (e *env) echo(p *pod, count, size int) {
 	for range count {
 		_, err := conn.Write(buf)
 		e.must(err)
-		e.must(conn.SetReadDeadline(time.Now().Add(5 * time.Second)))
+		e.must(conn.SetReadDeadline(time.Now().Add(pace.Limit(5 * time.Second))))
 		_, err = conn.Read(buf)
 		e.must(err)
 	}
@@ -379,7 +380,7 @@ func TestStatsLeaveNothing(t *testing.T) {
 	ask()
 	before, err := usage.Descriptors(daemon.PID)
 	e.must(err)
-	const containers = 50
+	containers := pace.Count(50, 10)
 	p := e.runPod("")
 	for i := range containers {
 		e.start(p, fmt.Sprint("c", i), []string{"sleep", "1000"})

@@ -14,6 +14,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-node/cri-node/test/e2e/node"
+	"github.com/cri-node/cri-node/test/e2e/pace"
 	"github.com/cri-node/cri-node/test/e2e/usage"
 )
 
@@ -45,14 +46,14 @@ func (e *env) backTo(before int) {
 	})
 }
 
-// TestStreamManyExecs runs 500 at a time.
+// TestStreamManyExecs runs hundreds at a time.
 func TestStreamManyExecs(t *testing.T) {
 	e := ownNode(t, node.Options{Number: 31, LogLevel: 2})
 	c := e.start(e.runPod("crun"), "c", []string{"sleep", "1000"})
 	e.must(e.stream(overSPDY, c.id, remotecommand.StreamOptions{Stdout: io.Discard}, "true"))
 	before := e.openFiles()
 	var all sync.WaitGroup
-	for i := range 500 {
+	for i := range pace.Count(500, 50) {
 		all.Go(func() {
 			client := []streamClient{overSPDY, overWebSocket}[i%2]
 			out := &screen{}
