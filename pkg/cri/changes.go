@@ -3,6 +3,7 @@ package cri
 import (
 	"sync"
 
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/runtime"
 	"github.com/cri-node/cri-node/pkg/sandbox"
 )
@@ -34,8 +35,17 @@ func (c *Changes) tell(f func(*Server)) {
 	}
 	c.mu.Unlock()
 	if s != nil {
-		f(s)
+		s.take(f)
 	}
+}
+
+// take deals with one change. Whoever tells it has changed something already,
+// and must not be made to end by what comes of that.
+func (s *Server) take(change func(*Server)) {
+	_ = guard.Call(s.log, "notice of a change", func() error { // which is in the log
+		change(s)
+		return nil
+	})
 }
 
 // connect hands over what was told so far, in order, and from then on all.
@@ -47,7 +57,7 @@ func (c *Changes) connect(s *Server) {
 		c.waiting = nil
 		c.mu.Unlock()
 		for _, f := range waiting {
-			f(s)
+			s.take(f)
 		}
 		c.mu.Lock()
 	}

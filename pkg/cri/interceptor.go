@@ -2,16 +2,14 @@ package cri
 
 import (
 	"context"
-	"fmt"
 	"path"
-	"runtime/debug"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/progress"
 )
 
@@ -107,19 +105,13 @@ func (s *Server) interceptStream(server any, stream grpc.ServerStream, info *grp
 }
 
 // surround runs one call, which may change the logger.
-func (s *Server) surround(log *klog.Logger, method string, call func() error) (err error) {
+func (s *Server) surround(log *klog.Logger, method string, call func() error) error {
 	level := logChanges
 	if reads[method] {
 		level = logReads
 	}
 	begin := time.Now()
-	defer func() {
-		if p := recover(); p != nil {
-			log.Error(nil, "A call panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			err = toStatus(fmt.Errorf("%s panicked: %v: %w", method, p, errdefs.ErrInternal))
-		}
-	}()
-	if err := call(); err != nil {
+	if err := guard.Call(*log, method, call); err != nil {
 		log.V(level).Info("Call failed", "duration", time.Since(begin), "err", err)
 		return toStatus(err)
 	}

@@ -3,14 +3,13 @@ package cri
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 	"sync"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"k8s.io/klog/v2"
 
 	"github.com/cri-node/cri-node/pkg/cri/telemetry"
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/progress"
 )
 
@@ -83,7 +82,10 @@ func (o *operations[K]) join(ctx context.Context, key K, f func(ctx context.Cont
 			case <-finished:
 			}
 		})
-		op.id, op.err = guard(progress.Listen(ctx, at.Enter), at, f)
+		op.err = guard.Call(klog.FromContext(ctx), o.method, func() (err error) {
+			op.id, err = f(progress.Listen(ctx, at.Enter), at)
+			return err
+		})
 		close(finished)
 		at.Finish(op.err)
 		klog.FromContext(ctx).V(logStages).Info("Done", "id", op.id, "stages", at.String())
@@ -93,18 +95,6 @@ func (o *operations[K]) join(ctx context.Context, key K, f func(ctx context.Cont
 		close(op.done)
 	})
 	return op, nil
-}
-
-// guard keeps a panic in f from taking the daemon down, as intercept does for
-// what runs in the call itself.
-func guard(ctx context.Context, at *progress.Stages, f func(ctx context.Context, at *progress.Stages) (string, error)) (id string, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			klog.FromContext(ctx).Error(nil, "An operation panicked", "panic", fmt.Sprint(p), "stages", at.String(), "stack", string(debug.Stack()))
-			err = fmt.Errorf("panicked %s: %v: %w", at, p, errdefs.ErrInternal)
-		}
-	}()
-	return f(ctx, at)
 }
 
 // close refuses new executions and waits for those under way.

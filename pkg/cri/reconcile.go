@@ -5,6 +5,8 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/guard"
 )
 
 // Reconcile removes, after every layer has recovered by itself, what only two
@@ -27,7 +29,7 @@ func (s *Server) Reconcile(ctx context.Context) {
 			// An empty group is that of a broken record, which stays visible.
 		default:
 			log.Info("Removing a container whose sandbox is gone", "containerID", st.ID, "sandboxID", st.Group)
-			if err := s.undoCreate(ctx, c); err != nil {
+			if err := guard.Call(log, "removal", func() error { return s.undoCreate(ctx, c) }); err != nil {
 				log.Error(err, "Cannot remove a container whose sandbox is gone", "containerID", st.ID)
 			}
 		}
@@ -52,7 +54,7 @@ func (s *Server) stopUnready(ctx context.Context) {
 		}
 		// One that hangs must not keep the daemon from serving the others.
 		bounded, cancel := context.WithTimeout(ctx, undoTimeout)
-		if err := s.stopSandbox(bounded, sb.ID()); err != nil {
+		if err := guard.Call(klog.FromContext(ctx), "stop", func() error { return s.stopSandbox(bounded, sb.ID()) }); err != nil {
 			klog.FromContext(ctx).Error(err, "Cannot stop a sandbox that is not ready", "sandboxID", sb.ID())
 		}
 		cancel()

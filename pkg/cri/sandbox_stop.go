@@ -8,7 +8,9 @@ import (
 
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
 
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime"
 )
@@ -61,14 +63,18 @@ func (s *Server) stopSandbox(ctx context.Context, id string) error {
 	}
 	// From here on nothing is created or started in it.
 	s.stopping.Store(sb.ID(), true)
+	if _, err := s.sandboxes().Get(sb.ID()); err != nil {
+		s.stopping.Delete(sb.ID()) // it was removed meanwhile
+		return nil
+	}
 	// Containers first: their network goes with the sandbox. The init of a
 	// shared pid namespace goes last, because all others die with it.
 	ctx = progress.Enter(ctx, "containers")
 	containers, inits := s.members(sb.ID())
-	if err := each(containers, func(c *runtime.Container) error { return s.killContainer(ctx, c) }); err != nil {
+	if err := each(ctx, containers, func(c *runtime.Container) error { return s.killContainer(ctx, c) }); err != nil {
 		return err
 	}
-	if err := each(inits, func(c *runtime.Container) error { return c.Kill(ctx) }); err != nil {
+	if err := each(ctx, inits, func(c *runtime.Container) error { return c.Kill(ctx) }); err != nil {
 		return err
 	}
 	if err := s.nri.StopPodSandbox(ctx, sb.ID()); err != nil {
@@ -90,7 +96,7 @@ func (s *Server) removeSandbox(ctx context.Context, id string) error {
 	}
 	ctx = progress.Enter(ctx, "removal of containers")
 	containers, inits := s.members(sb.ID())
-	err = each(append(containers, inits...), func(c *runtime.Container) error {
+	err = each(ctx, append(containers, inits...), func(c *runtime.Container) error {
 		return s.removeContainer(ctx, c)
 	})
 	if err != nil {
@@ -120,14 +126,16 @@ func (s *Server) members(id string) (containers, inits []*runtime.Container) {
 }
 
 // each does the same with all containers at once and tries every one.
-func each(containers []*runtime.Container, do func(*runtime.Container) error) error {
+func each(ctx context.Context, containers []*runtime.Container, do func(*runtime.Container) error) error {
 	if len(containers) == 1 {
 		return do(containers[0])
 	}
 	errs := make([]error, len(containers))
 	var wait sync.WaitGroup
 	for i, c := range containers {
-		wait.Go(func() { errs[i] = do(c) })
+		wait.Go(func() {
+			errs[i] = guard.Call(klog.FromContext(ctx), "work on container "+c.ID(), func() error { return do(c) })
+		})
 	}
 	wait.Wait()
 	return errors.Join(errs...)

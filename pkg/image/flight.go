@@ -7,6 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/progress"
 )
 
@@ -104,7 +107,10 @@ func (f *flights[K, V]) start(root context.Context, wg *sync.WaitGroup, key K, f
 	}
 	f.running[key] = run
 	wg.Go(func() {
-		run.value, run.err = fn(ctx)
+		run.err = guard.Call(klog.FromContext(ctx), "work on an image", func() (err error) {
+			run.value, err = fn(ctx)
+			return err
+		})
 		run.stages.Finish(run.err)
 		f.mu.Lock()
 		delete(f.running, key)

@@ -7,6 +7,9 @@ import (
 	"io"
 
 	"github.com/opencontainers/go-digest"
+	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/guard"
 )
 
 const (
@@ -49,7 +52,7 @@ func (p *pump) run(src io.Reader) {
 		if !ok {
 			buf = new([blockSize]byte)
 		}
-		n, err := src.Read(buf[:])
+		n, err := p.readBlock(src, buf[:])
 		p.hash.Write(buf[:n])
 		p.total += int64(n)
 		select {
@@ -62,6 +65,15 @@ func (p *pump) run(src io.Reader) {
 			return
 		}
 	}
+}
+
+// readBlock reads from a decoder of what somebody on the network has sent.
+func (p *pump) readBlock(src io.Reader, b []byte) (n int, err error) {
+	err = guard.Call(klog.FromContext(p.ctx), "read of a layer", func() error {
+		n, err = src.Read(b)
+		return err
+	})
+	return n, err
 }
 
 // fail ends the stream before it began.

@@ -14,7 +14,9 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"k8s.io/klog/v2"
 
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/image/layer"
 	"github.com/cri-node/cri-node/pkg/image/registry"
 	"github.com/cri-node/cri-node/pkg/progress"
@@ -121,7 +123,11 @@ func (s *Store) unpack(ctx context.Context, d *download, l layerSource, dir stri
 	content := s.newPump(ctx, l.diffID.Algorithm().Hash())
 	line.Go(func() { blob.run(d) })
 	line.Go(func() {
-		plain, err := decompress(blob)
+		var plain io.ReadCloser
+		err := guard.Call(klog.FromContext(ctx), "decompression", func() (err error) {
+			plain, err = decompress(blob)
+			return err
+		})
 		if err != nil {
 			content.fail(fmt.Errorf("decompress: %w", err))
 			return

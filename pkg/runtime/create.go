@@ -36,8 +36,10 @@ func (m *Manager) Prepare(ctx context.Context, p Params) (*Container, error) {
 	if err := m.add(c); err != nil {
 		return nil, err
 	}
-	err = c.prepare(ctx)
-	unlock()
+	err = func() error {
+		defer unlock() // whatever happens: Remove needs it
+		return c.prepare(ctx)
+	}()
 	if err != nil {
 		return nil, errors.Join(err, c.abandon(ctx))
 	}
@@ -106,8 +108,10 @@ func (c *Container) Create(ctx context.Context, o CreateOptions) error {
 	if err != nil {
 		return errors.Join(err, c.abandon(ctx))
 	}
-	err = c.create(ctx, o)
-	unlock()
+	err = func() error {
+		defer unlock()
+		return c.create(ctx, o)
+	}()
 	if err != nil {
 		return errors.Join(err, c.abandon(ctx))
 	}

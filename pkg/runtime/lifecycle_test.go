@@ -10,9 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
 
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
@@ -245,5 +248,25 @@ func TestStopDuringStart(t *testing.T) {
 	}
 	if s := c.Status(); s.State != Exited {
 		t.Fatalf("state is %s", s.State)
+	}
+}
+
+// A panic in the middle of a step does not keep the container from being
+// removed.
+func TestRemoveAfterAPanic(t *testing.T) {
+	rootfs := &fakeRootfs{}
+	m := newTestManager(t, t.TempDir(), rootfs)
+	rootfs.mounting = func() { panic("at the disco") }
+	err := guard.Call(klog.FromContext(t.Context()), "prepare", func() error {
+		_, err := m.Prepare(t.Context(), Params{ID: "a", Group: "pod", Handler: "fake", ImageID: "image"})
+		return err
+	})
+	if !errdefs.IsInternal(err) {
+		t.Fatalf("got %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := m.Remove(ctx, "a"); err != nil {
+		t.Error(err)
 	}
 }

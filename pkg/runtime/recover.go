@@ -14,6 +14,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"k8s.io/klog/v2"
 
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 	"github.com/cri-node/cri-node/pkg/runtime/monitor"
 )
@@ -119,7 +120,8 @@ func (m *Manager) Recover(ctx context.Context, supervisor *monitor.Supervisor) e
 			ctx, cancel := context.WithTimeout(ctx, recoverLimit)
 			defer cancel()
 			state, ok := watched[c.id]
-			if err := c.recover(ctx, state, ok); err != nil {
+			err := guard.Call(klog.FromContext(ctx), "recovery", func() error { return c.recover(ctx, state, ok) })
+			if err != nil {
 				klog.FromContext(ctx).Error(err, "Cannot recover a container; its removal will be tried again", "containerID", c.id)
 			}
 		})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
@@ -94,11 +95,13 @@ func (m *Manager) eachBounded(ctx context.Context, ids []string, work func(conte
 		group.Go(func() error {
 			bounded, cancel := context.WithTimeout(ctx, m.config.TeardownTimeout)
 			defer cancel()
-			work(bounded, id)
-			return nil
+			return guard.Call(logger(ctx, id), "recovery of a sandbox", func() error {
+				work(bounded, id)
+				return nil
+			})
 		})
 	}
-	_ = group.Wait() // work returns no errors
+	_ = group.Wait() // work returns no errors, and panics are in the log
 }
 
 // recoverOne decides what one record means now.

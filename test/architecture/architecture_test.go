@@ -136,6 +136,7 @@ func directions() []direction {
 		{dir: "pkg/runtime/oci", deny: own("pkg/runtime"), allow: append(own("pkg/runtime/oci"), leaf...)},
 		// The leaves.
 		{dir: "pkg/progress", only: []string{"go.opentelemetry.io/otel/trace", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes"}},
+		{dir: "pkg/guard", only: []string{"github.com/containerd/errdefs", "k8s.io/klog"}},
 		{dir: "pkg/runtime/linux", only: append([]string{"golang.org/x/sys"}, leaf...)},
 		// The leak checker shares no code with what it checks.
 		{dir: "test/e2e/invariant", deny: own("pkg", "cmd")},
@@ -181,6 +182,8 @@ func TestDirectionRules(t *testing.T) {
 		{"pkg/progress", "go.opentelemetry.io/otel/sdk/trace", true},
 		{"pkg/progress", "go.opentelemetry.io/otel/trace", false},
 		{"pkg/runtime/monitor", module + "/pkg/progress", true},
+		{"pkg/guard", module + "/pkg/progress", true},
+		{"pkg/guard", "k8s.io/klog/v2", false},
 		{"pkg/runtime/monitor", "github.com/spf13/cobra", true},
 		{"pkg/runtime/monitor", "golang.org/x/sys/unix", false},
 		{"pkg/runtime/linux", "encoding/json", false},

@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/containerd/nri/pkg/adaptation"
 	"github.com/containerd/nri/pkg/api"
 	nrilog "github.com/containerd/nri/pkg/log"
@@ -19,6 +17,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/guard"
 )
 
 // Config of a Manager.
@@ -194,14 +194,8 @@ func (m *Manager) tell(event string, enter func(), relay func() error) error {
 	return m.guard(event, relay)
 }
 
-func (m *Manager) guard(event string, f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			m.log.Error(nil, "NRI panicked", "event", event, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			err = fmt.Errorf("NRI %s: panicked: %v: %w", event, p, errdefs.ErrInternal)
-		}
-	}()
-	if err := f(); err != nil {
+func (m *Manager) guard(event string, f func() error) error {
+	if err := guard.Call(m.log, event, f); err != nil {
 		return fmt.Errorf("NRI %s: %w", event, err)
 	}
 	return nil
