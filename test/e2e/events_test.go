@@ -72,6 +72,31 @@ func (w *watcher) of(id string) []string {
 	return kinds
 }
 
+// subscribers asks the daemon how many there are.
+func (e *env) subscribers() int {
+	e.Helper()
+	_, text := e.admin("/metrics")
+	m := regexp.MustCompile(`(?m)^cri_node_event_subscribers (\d+)`).FindStringSubmatch(text)
+	if m == nil {
+		e.Fatal("no such metric")
+	}
+	n, err := strconv.Atoi(m[1])
+	e.must(err)
+	return n
+}
+
+// awaitSubscribers waits until the daemon knows of all of them: a subscription is
+// a message that nobody answers.
+func (e *env) awaitSubscribers(want int) {
+	e.Helper()
+	e.eventually(20*time.Second, func() error {
+		if n := e.subscribers(); n != want {
+			return fmt.Errorf("%d subscribers, not %d", n, want)
+		}
+		return nil
+	})
+}
+
 var wholeLife = []string{"CREATED", "STARTED", "STOPPED", "DELETED"}
 
 func (e *env) told(w *watcher, id string, want ...string) {
@@ -170,6 +195,7 @@ func TestEventsForALateSubscriber(t *testing.T) {
 	e.told(first, p.id, "CREATED", "STARTED")
 	e.told(first, c.id, "CREATED", "STARTED")
 	second := e.watch(0)
+	e.awaitSubscribers(2)
 	e.must(e.node.Runtime.StopContainer(t.Context(), c.id, 0))
 	e.told(first, c.id, "CREATED", "STARTED", "STOPPED")
 	e.told(second, c.id, "STOPPED")
@@ -326,25 +352,10 @@ func TestEventsForASubscriberThatNeverReads(t *testing.T) {
 	// Each event says all of the pod and its containers.
 	large := map[string]string{"example.com/large": strings.Repeat("x", 200<<10)}
 	p := e.runPod("", func(c *runtimeapi.PodSandboxConfig) { c.Annotations = large })
-	subscribers := func() int {
-		_, text := e.admin("/metrics")
-		m := regexp.MustCompile(`(?m)^cri_node_event_subscribers (\d+)`).FindStringSubmatch(text)
-		if m == nil {
-			e.Fatal("no such metric")
-		}
-		n, err := strconv.Atoi(m[1])
-		e.must(err)
-		return n
-	}
-	e.eventually(20*time.Second, func() error {
-		if n := subscribers(); n != 2 {
-			return fmt.Errorf("%d subscribers", n)
-		}
-		return nil
-	})
+	e.awaitSubscribers(2)
 	var ids []string
 	const most = 150
-	for len(ids) < most && subscribers() == 2 {
+	for len(ids) < most && e.subscribers() == 2 {
 		c := e.create(p, fmt.Sprint("c", len(ids)), []string{"true"}, func(c *runtimeapi.ContainerConfig) { c.Annotations = large })
 		e.must(e.node.Runtime.StartContainer(t.Context(), c.id))
 		e.must(e.node.Runtime.RemoveContainer(t.Context(), c.id))
