@@ -21,8 +21,7 @@ func BenchmarkIntercept(b *testing.B) {
 	none := func(context.Context, any) (any, error) { return nil, nil } //nolint:nilnil // nobody looks
 	stages := func(ctx context.Context, _ any) (any, error) {
 		for _, name := range []string{"first", "second", "third"} {
-			ctx = progress.Enter(ctx, name)
-			below, end := progress.Start(ctx, "run", "container.id", "id")
+			below, end := progress.Start(progress.Enter(ctx, name), "run", "container.id", "id")
 			_ = progress.Environment(below)
 			end(nil)
 		}

@@ -64,8 +64,8 @@ func (s *Server) stopSandbox(ctx context.Context, id string) error {
 	// From here on nothing is created or started in it.
 	s.stopping.Store(sb.ID(), true)
 	if _, err := s.sandboxes().Get(sb.ID()); err != nil {
-		s.stopping.Delete(sb.ID()) // it was removed meanwhile
-		return nil
+		s.stopping.Delete(sb.ID())
+		return nil //nolint:nilerr // it was removed meanwhile
 	}
 	// Containers first: their network goes with the sandbox. The init of a
 	// shared pid namespace goes last, because all others die with it.

@@ -62,12 +62,13 @@ func TestChangeFoundByRecovery(t *testing.T) {
 			t.Errorf("reason is %q", c.Status.Reason)
 		}
 	}
-	m := n.start(t)
+	n.start(t)
 	if want := []ChangeKind{ChangeNotReady}; !slices.Equal(told, want) {
 		t.Errorf("told %v, want %v", told, want)
 	}
 	told = nil
-	if m = n.start(t); len(told) > 0 {
+	m := n.start(t)
+	if len(told) > 0 {
 		t.Errorf("the next daemon told %v", told)
 	}
 	n.OnChange = nil
