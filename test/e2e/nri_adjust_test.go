@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-node/cri-node/test/e2e/kubelet"
+	"github.com/cri-node/cri-node/test/e2e/node"
 )
 
 // TestNRIAdjust changes a container before it is made, and sees the changes
@@ -97,11 +99,18 @@ func TestNRIBadAdjustment(t *testing.T) {
 // is gone with it.
 func TestNRICgroup(t *testing.T) {
 	eachHandler(t, func(e *env, handler string) {
+		// Where it goes, and how a plugin says so: with systemd as slice:prefix:name.
 		parent := e.node.CgroupParent + "/chosen"
+		named, prefix, suffix := parent+"/", "", ""
+		if node.Systemd() {
+			slice := strings.TrimSuffix(filepath.Base(e.node.CgroupParent), ".slice") + "-chosen.slice"
+			parent = e.node.CgroupParent + "/" + slice
+			named, prefix, suffix = slice+":moved:", "moved-", ".scope"
+		}
 		e.plugin("10", "cgroup", func(p *nriPlugin) {
 			p.adjust = func(c *api.Container) (*api.ContainerAdjustment, []*api.ContainerUpdate) {
 				a := &api.ContainerAdjustment{}
-				a.SetLinuxCgroupsPath(parent + "/" + c.GetId())
+				a.SetLinuxCgroupsPath(named + c.GetId())
 				return a, nil
 			}
 		})
@@ -109,12 +118,15 @@ func TestNRICgroup(t *testing.T) {
 		c := e.start(p, "c", []string{"sleep", "1000"})
 		cgroups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", e.process(c).PID))
 		e.must(err)
-		contains(e, "cgroups", string(cgroups), parent+"/"+c.id)
+		own := parent + "/" + prefix + c.id + suffix
+		contains(e, "cgroups", string(cgroups), own)
 		e.must(e.node.Runtime.RemoveContainer(e.Context(), c.id))
-		left, err := filepath.Glob(filepath.Join("/sys/fs/cgroup", "*", parent, c.id))
-		e.must(err)
-		if len(left) > 0 {
-			e.Errorf("left of the cgroup: %q", left)
+		for _, tree := range []string{"", "*"} {
+			left, err := filepath.Glob(filepath.Join("/sys/fs/cgroup", tree, own))
+			e.must(err)
+			if len(left) > 0 {
+				e.Errorf("left of the cgroup: %q", left)
+			}
 		}
 		// The parent is the plugin's.
 		e.removeCgroups(parent)

@@ -54,12 +54,19 @@ if [ -n "${CRITEST:-}" ]; then
 	network=(-nic "user,model=virtio-net-pci")
 fi
 registry=${REGISTRY:-127.0.0.1:5000}
+limit=${VM_TIMEOUT:-3h}
+case $limit in
+*h) seconds=$((${limit%h} * 3600)) ;;
+*m) seconds=$((${limit%m} * 60)) ;;
+*) seconds=${limit%s} ;;
+esac
 cat >"$payload/settings" <<END
 SMOKE=$(printf %q "${VM_SMOKE:-}")
 RUN=$(printf %q "${VM_RUN:-}")
 CRITEST_ARGS=$(printf %q "${CRITEST_ARGS:-}")
 REGISTRY=10.0.2.2:${registry##*:}
 CRI_NODE_TEST_SLOWDOWN=$slowdown
+LIMIT=$seconds
 END
 # The results come back as a tar archive on a disk of their own.
 size=$(($(du -sm "$payload" | cut -f1) * 11 / 10 + 64))
@@ -70,7 +77,7 @@ truncate -s 256M "$dir/results.tar"
 
 echo "Starting the machine ($accel); its console is in $dir/console.log"
 code=0
-timeout --kill-after=10 "${VM_TIMEOUT:-3h}" qemu-system-x86_64 \
+timeout --kill-after=10 "$limit" qemu-system-x86_64 \
 	-accel "$accel" -cpu "$cpu" -smp "${VM_CPUS:-2}" -m "${VM_MEMORY:-4096}" \
 	-display none -monitor none -no-reboot -nodefaults "${network[@]}" -device virtio-rng-pci \
 	-kernel "$machine/vmlinuz" -initrd "$machine/initrd" \
@@ -81,7 +88,7 @@ timeout --kill-after=10 "${VM_TIMEOUT:-3h}" qemu-system-x86_64 \
 	-serial "file:$dir/console.log" -serial stdio </dev/null || code=$?
 rm -f "$dir/payload.ext4"
 if [ "$code" -eq 124 ]; then
-	echo "The machine did not end within ${VM_TIMEOUT:-3h}." >&2
+	echo "The machine did not end within $limit." >&2
 fi
 tar -xf "$dir/results.tar" -C "$results" || true
 rm -f "$dir/results.tar"
