@@ -117,6 +117,7 @@ func (s *Server) createContainer(ctx context.Context, at *progress.Stages, st *s
 	ctx = at.Enter(ctx, "OCI runtime")
 	if err := c.Create(ctx, options); err != nil {
 		s.nri.RemoveContainer(ctx, id)
+		s.drop(id) // plugins may have been shown it
 		return "", err
 	}
 	// 5. A stop that came meanwhile has not seen this container.

@@ -9,7 +9,8 @@ import (
 	"github.com/cri-node/cri-node/pkg/runtime"
 )
 
-// ListContainers lists the containers that match every part of the filter.
+// ListContainers lists the containers that match every part of the filter. Its
+// items are for sending only.
 func (s *Server) ListContainers(_ context.Context, r *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
 	f := r.GetFilter()
 	var items []*runtimeapi.Container
@@ -23,19 +24,7 @@ func (s *Server) ListContainers(_ context.Context, r *runtimeapi.ListContainersR
 			!selects(f.GetLabelSelector(), st.Labels) {
 			continue
 		}
-		view := s.containerView(st)
-		items = append(items, &runtimeapi.Container{
-			Id:           st.ID,
-			PodSandboxId: st.Group,
-			Metadata:     containerMetadata(st),
-			Image:        view.Config.GetImage(),
-			ImageRef:     view.ImageRef,
-			ImageId:      st.ImageID,
-			State:        state,
-			CreatedAt:    st.CreatedAt.UnixNano(),
-			Labels:       st.Labels,
-			Annotations:  st.Annotations,
-		})
+		items = append(items, s.listedContainer(st))
 	}
 	return &runtimeapi.ListContainersResponse{Containers: items}, nil
 }

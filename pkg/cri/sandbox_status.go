@@ -146,27 +146,20 @@ func verbose(info map[string]any) (map[string]string, error) {
 	return map[string]string{"info": string(b)}, nil
 }
 
-// ListPodSandbox lists the pods that match every part of the filter.
+// ListPodSandbox lists the pods that match every part of the filter. Its items
+// are for sending only.
 func (s *Server) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
 	f := r.GetFilter()
 	var items []*runtimeapi.PodSandbox
 	for _, sb := range s.sandboxes().List() {
-		st := sb.Status()
-		state := s.sandboxState(&st)
+		st := sb.Snapshot()
+		state := s.sandboxState(st)
 		if f.GetId() != "" && !isPrefix(f.GetId(), st.ID) ||
 			f.GetState() != nil && f.GetState().GetState() != state ||
 			!selects(f.GetLabelSelector(), st.Params.Labels) {
 			continue
 		}
-		items = append(items, &runtimeapi.PodSandbox{
-			Id:             st.ID,
-			Metadata:       sandboxMetadata(&st),
-			State:          state,
-			CreatedAt:      st.CreatedAt.UnixNano(),
-			Labels:         st.Params.Labels,
-			Annotations:    st.Params.Annotations,
-			RuntimeHandler: st.Params.RuntimeHandler,
-		})
+		items = append(items, s.listedSandbox(st, state))
 	}
 	return &runtimeapi.ListPodSandboxResponse{Items: items}, nil
 }

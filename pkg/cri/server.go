@@ -129,6 +129,7 @@ type Server struct {
 	// container is created or started behind the stop's back.
 	stopping sync.Map
 	views    viewCache
+	listings listings
 	nri      *nri.Manager // nil without NRI
 	stats    *stats.Collector
 	metrics  metricTable

@@ -87,7 +87,9 @@ type cachedView struct {
 	view any
 }
 
-func cached[V any](c *viewCache, id string, request []byte, decode func() *V) *V {
+// cached returns the decoded view of a request, and keeps it if the object it is
+// of exists: nobody drops what has gone already.
+func cached[V any](c *viewCache, id string, request []byte, exists func() bool, decode func() *V) *V {
 	if len(request) == 0 {
 		return decode() // a broken record
 	}
@@ -100,6 +102,9 @@ func cached[V any](c *viewCache, id string, request []byte, decode func() *V) *V
 	}
 	v := decode()
 	c.m.Store(id, cachedView{from: &request[0], view: v})
+	if !exists() {
+		c.drop(id)
+	}
 	return v
 }
 
@@ -108,25 +113,36 @@ func (c *viewCache) drop(id string) { c.m.Delete(id) }
 // sandboxView returns what is kept with a sandbox. A record that cannot be
 // read gives an empty view: the sandbox can still be listed and removed.
 func (s *Server) sandboxView(st *sandbox.Status) *sandboxView {
-	return cached(&s.views, st.ID, st.Params.Request, func() *sandboxView {
+	return cached(&s.views, st.ID, st.Params.Request, func() bool { return s.hasSandbox(st.ID) }, func() *sandboxView {
 		v := &sandboxView{Config: &runtimeapi.PodSandboxConfig{}}
 		_ = decodeView(st.Params.Request, v.Config, v)
 		return v
 	})
 }
 
+func (s *Server) hasSandbox(id string) bool {
+	_, err := s.sandboxes().Get(id)
+	return err == nil
+}
+
 // containerView is the same for a container.
 func (s *Server) containerView(st *runtime.Status) *containerView {
-	return cached(&s.views, st.ID, st.Request, func() *containerView {
+	return cached(&s.views, st.ID, st.Request, func() bool { return s.hasContainer(st.ID) }, func() *containerView {
 		v := &containerView{Config: &runtimeapi.ContainerConfig{}}
 		_ = decodeView(st.Request, v.Config, v)
 		return v
 	})
 }
 
+func (s *Server) hasContainer(id string) bool {
+	_, err := s.config.Containers.Get(id)
+	return err == nil
+}
+
 // drop forgets what is kept in memory of an object that is gone.
 func (s *Server) drop(id string) {
 	s.views.drop(id)
+	s.listings.m.Delete(id)
 	s.stats.Drop(id)
 	s.stats.Drop(id + podCgroup)
 }

@@ -82,6 +82,10 @@ func (s *Sandbox) ID() string { return s.status.Load().ID }
 // Status returns a snapshot. It waits for nothing and does no I/O.
 func (s *Sandbox) Status() Status { return *s.status.Load() }
 
+// Snapshot is Status without the copy: another one has another address. The
+// caller must not change it.
+func (s *Sandbox) Snapshot() *Status { return s.status.Load() }
+
 // update replaces the snapshot; the caller holds op.
 func (s *Sandbox) update(change func(*Status)) {
 	st := s.Status()
