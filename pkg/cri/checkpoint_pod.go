@@ -147,7 +147,9 @@ func (s *Server) RestorePod(ctx context.Context, r *runtimeapi.RestorePodRequest
 	if _, exists := s.sandboxes().Lookup(key); exists {
 		return nil, fmt.Errorf("a sandbox of %s/%s with this uid and attempt exists: %w", key.Namespace, key.Name, errdefs.ErrAlreadyExists)
 	}
-	run, err := s.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: r.GetConfig(), RuntimeHandler: r.GetRuntimeHandler()})
+	// It would go on when the time of this call is over, for a retry to find. Here
+	// nobody looks for it: it is waited for, and undone.
+	run, err := s.RunPodSandbox(context.WithoutCancel(ctx), &runtimeapi.RunPodSandboxRequest{Config: r.GetConfig(), RuntimeHandler: r.GetRuntimeHandler()})
 	if err != nil {
 		return nil, err
 	}

@@ -121,15 +121,17 @@ func (s *Server) sandboxParams(r *runtimeapi.RunPodSandboxRequest) (sandbox.Para
 		return sandbox.Params{}, err
 	}
 	view := &sandboxView{Config: config, SELinux: labels}
-	if dir := s.cgroupDir(parent); !s.config.Cgroups.Exists(dir) {
-		if err := s.config.Cgroups.Create(dir); err != nil {
-			s.config.Confinement.SELinux.Release(labels)
-			return sandbox.Params{}, fmt.Errorf("config.linux.cgroup_parent: %w", err)
-		}
-		view.MadeCgroup = parent != s.config.CgroupRoot
-	}
+	dir := s.cgroupDir(parent)
+	missing := !s.config.Cgroups.Exists(dir)
+	view.MadeCgroup = missing && parent != s.config.CgroupRoot
 	request, err := view.encode()
+	if err == nil && missing {
+		if err = s.config.Cgroups.Create(dir); err != nil {
+			err = fmt.Errorf("config.linux.cgroup_parent: %w", err)
+		}
+	}
 	if err != nil {
+		s.config.Confinement.SELinux.Release(labels)
 		return sandbox.Params{}, err
 	}
 	options := config.GetLinux().GetSecurityContext().GetNamespaceOptions()

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	goruntime "runtime"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -67,8 +69,8 @@ func (s *Server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runt
 // more under the empty name that requests select it by.
 func (s *Server) runtimeHandlers() []*runtimeapi.RuntimeHandler {
 	handlers := []*runtimeapi.RuntimeHandler{s.runtimeHandler("", s.config.Handlers[s.config.DefaultHandler])}
-	for name, r := range s.config.Handlers {
-		handlers = append(handlers, s.runtimeHandler(name, r))
+	for _, name := range slices.Sorted(maps.Keys(s.config.Handlers)) {
+		handlers = append(handlers, s.runtimeHandler(name, s.config.Handlers[name]))
 	}
 	return handlers
 }

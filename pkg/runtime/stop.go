@@ -132,6 +132,13 @@ func (c *Container) hangsOn() string {
 // and returns when it is Exited.
 func (c *Container) Kill(ctx context.Context) error {
 	s := c.Status()
+	if s.pending() && s.Starting {
+		// Its processes are about to come to life, and cannot be found before.
+		if err := c.startFinished(ctx); err != nil {
+			return err
+		}
+		s = c.Status()
+	}
 	if s.pending() && !s.Starting {
 		c.finish(exitCodeKilled, ReasonError, "the container was never started")
 		return nil

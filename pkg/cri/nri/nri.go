@@ -74,6 +74,7 @@ type Manager struct {
 	pods       map[string]*object
 	containers map[string]*object
 	closed     bool
+	closing    chan struct{}  // closed with closed
 	work       sync.WaitGroup // grows under mu only
 }
 
@@ -85,8 +86,8 @@ func SetLog(log klog.Logger) { nrilog.Set(logger{log}) }
 func New(ctx context.Context, c Config, node Node) (*Manager, error) {
 	m := &Manager{
 		config: c, node: node, log: klog.FromContext(ctx),
-		started: make(chan struct{}),
-		pods:    map[string]*object{}, containers: map[string]*object{},
+		started: make(chan struct{}), closing: make(chan struct{}),
+		pods: map[string]*object{}, containers: map[string]*object{},
 	}
 	m.stopLater = func(id string) {
 		m.spawn(func() { m.noted(m.StopContainer(context.WithoutCancel(ctx), id), "containerID", id) })
@@ -160,7 +161,10 @@ func (m *Manager) Close() {
 		return
 	}
 	m.mu.Lock()
-	m.closed = true
+	if !m.closed {
+		m.closed = true
+		close(m.closing)
+	}
 	m.mu.Unlock()
 	m.work.Wait()
 	m.adaptation.Stop()

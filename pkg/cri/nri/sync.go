@@ -115,9 +115,21 @@ func (m *Manager) update(ctx context.Context, updates []*api.ContainerUpdate) (f
 }
 
 // evict stops a container aside from what goes on: its end is a step to tell.
+// It is given up when the Manager is closed.
 func (m *Manager) evict(ctx context.Context, e *api.ContainerEviction) {
 	ctx = klog.NewContext(context.WithoutCancel(ctx), m.log)
 	m.spawn(func() {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		done := make(chan struct{})
+		defer close(done)
+		m.work.Go(func() {
+			select {
+			case <-m.closing:
+				cancel()
+			case <-done:
+			}
+		})
 		err := m.guard("evict", func() error { return m.node.Evict(ctx, e.GetContainerId(), e.GetReason()) })
 		if err != nil {
 			m.log.Error(err, "A container that an NRI plugin wants evicted stays", "containerID", e.GetContainerId())
