@@ -74,7 +74,16 @@ type boundedOutput struct {
 	b      []byte
 }
 
+// bigOutput is where an output is taken to be one without end: from there on
+// it has all the room it may ever need, of which only what is written costs
+// memory. Growing step by step would leave as much behind as garbage.
+const bigOutput = 256 << 10
+
 func (o *boundedOutput) Write(p []byte) (int, error) {
-	o.b = append(o.b, p[:o.budget.take(len(p))]...)
+	n := o.budget.take(len(p))
+	if need := len(o.b) + n; need > cap(o.b) && need > bigOutput {
+		o.b = append(make([]byte, 0, maxExecOutput), o.b...)
+	}
+	o.b = append(o.b, p[:n]...)
 	return len(p), nil
 }
