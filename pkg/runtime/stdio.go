@@ -63,7 +63,7 @@ func (p *pipes) openOutput(i int, to io.Writer) (err error) {
 	p.process[i] = w
 	p.outputs = append(p.outputs, r)
 	p.copying.Go(func() {
-		_, _ = io.Copy(to, r)
+		_ = copyAll(to, r)
 		_ = r.Close() // if it is the writer that failed, the process has no reader any more
 	})
 	return nil
@@ -74,6 +74,47 @@ func (p *pipes) openOutput(i int, to io.Writer) (err error) {
 func feed(to io.Writer, from io.Reader, end func() error) {
 	_, _ = io.Copy(to, from)
 	_ = end() // who reads learns all there is to learn
+}
+
+// copyAll copies until the end, or the reader's deadline. A client may have
+// been so slow that the deadline came before the last of what the process
+// wrote was read: that is there, and copied too.
+func copyAll(to io.Writer, from *os.File) error {
+	_, err := io.Copy(to, from)
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	if err := from.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	_, err = io.Copy(to, io.LimitReader(present{from}, maxPresent))
+	return err
+}
+
+// maxPresent is as much as a pipe or terminal holds. There may be no end to it
+// where something that the process left behind goes on writing.
+const maxPresent = 1 << 20
+
+// present reads what is there, and ends where a read would wait for more.
+type present struct{ *os.File }
+
+// Read reads.
+func (f present) Read(p []byte) (n int, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	waitErr := raw.Read(func(fd uintptr) bool {
+		n, err = unix.Read(int(fd), p)
+		return true // also when there is nothing now
+	})
+	switch err = errors.Join(waitErr, err); {
+	case errors.Is(err, unix.EAGAIN), err == nil && n == 0:
+		return 0, io.EOF
+	case err != nil:
+		return 0, err
+	}
+	return n, nil
 }
 
 // drain waits until all output has been copied. It lets go of our copies of the
@@ -162,8 +203,7 @@ func (t *terminal) copyOutput() {
 		to = io.Discard
 	}
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
-		_, err := io.Copy(to, t.master)
-		if !errors.Is(err, unix.EIO) {
+		if err := copyAll(to, t.master); !errors.Is(err, unix.EIO) {
 			_ = t.master.Close() // a client that is gone hangs up
 			return
 		}
