@@ -203,6 +203,9 @@ func (f *forwards) serve(ctx context.Context, p *pair) {
 			return
 		}
 	}
+	if !f.session.link.usable(f.conn) {
+		return // the client left
+	}
 	conn, err := f.dial(ctx, p.port)
 	if err != nil {
 		f.session.log.V(logForwards).Info("Port not forwarded", "port", p.port, "err", err)

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/moby/spdystream/spdy"
 	"k8s.io/client-go/tools/remotecommand"
 	utilexec "k8s.io/client-go/util/exec"
 )
@@ -313,5 +315,59 @@ func TestURLs(t *testing.T) {
 	}
 	if err := webSocket.stream(t.Context(), t, link, remotecommand.StreamOptions{Stdout: io.Discard}); err == nil {
 		t.Error("a URL works twice")
+	}
+}
+
+// TestClientLeavesUnanswered is about a client that is gone before it could be
+// told that its streams are accepted: the session ends all the same.
+func TestClientLeavesUnanswered(t *testing.T) {
+	s := serve(t, impatient(), &fakeRuntime{exec: func(_ context.Context, _ Exec, s Streams) (int, error) {
+		_, err := io.WriteString(s.Stdout, "said")
+		return 0, err
+	}})
+	for range 300 {
+		leaveUnanswered(t, s, must1(t)(s.Exec(Exec{Wants: Wants{Stdout: true}})))
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.Stop() }()
+	select {
+	case err := <-stopped:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		panic("a session does not end") // nor would the test
+	}
+}
+
+// leaveUnanswered asks for the streams of an exec and breaks the connection.
+func leaveUnanswered(t *testing.T, s *Server, link string) {
+	t.Helper()
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.base.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.(*net.TCPConn).SetLinger(0)
+	var request bytes.Buffer
+	fmt.Fprintf(&request, "POST %s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n", strings.TrimPrefix(link, "http://"+s.base.Host))
+	if _, err := conn.Write(request.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 4<<10)); err != nil { // the server has upgraded the connection
+		t.Fatal(err)
+	}
+	request.Reset()
+	framer, err := spdy.NewFramer(&request, strings.NewReader(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, kind := range []string{"error", "stdout"} {
+		if err := framer.WriteFrame(&spdy.SynStreamFrame{StreamId: spdy.StreamId(2*i + 1), Headers: http.Header{"Streamtype": {kind}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := conn.Write(request.Bytes()); err != nil {
+		t.Fatal(err)
 	}
 }

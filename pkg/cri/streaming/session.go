@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
+	"k8s.io/streaming/pkg/httpstream"
 )
 
 // Reasons for which a session ends before its work is done.
@@ -124,6 +125,8 @@ type link struct {
 	net.Conn
 	early []byte // read by the HTTP server; of the only reader
 	close func() error
+	// broken says that a write has failed.
+	broken atomic.Bool
 }
 
 func newLink(conn net.Conn, early []byte) *link {
@@ -139,6 +142,27 @@ func (l *link) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	return l.Conn.Read(p)
+}
+
+// Write sends to the client.
+func (l *link) Write(p []byte) (int, error) {
+	n, err := l.Conn.Write(p)
+	if err != nil {
+		l.broken.Store(true)
+	}
+	return n, err
+}
+
+// usable reports whether a stream of the connection may be written to once its
+// reply is said to be sent. That is said also of a reply that could not be
+// sent, and then a write would wait for it for ever.
+func (l *link) usable(conn httpstream.Connection) bool {
+	select {
+	case <-conn.CloseChan():
+		return false
+	default:
+		return !l.broken.Load()
+	}
 }
 
 // Close closes the connection, and with it ends blocked reads and writes.

@@ -115,6 +115,9 @@ func (t *spdyRemote) await(ctx context.Context) error {
 			stages = append(stages, t.replies...) // complete: it changes no more
 		}
 	}
+	if !t.session.link.usable(t.conn) {
+		return errClientLeft
+	}
 	return nil
 }
 

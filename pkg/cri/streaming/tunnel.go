@@ -61,6 +61,7 @@ func (t *tunnel) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.ws.WriteMessage(websocket.BinaryMessage, p); err != nil {
+		t.broken.Store(true) // also where it is not the link that failed
 		return 0, err
 	}
 	return len(p), nil
