@@ -245,7 +245,8 @@ func dialChannels(t *testing.T, link, protocol string) *websocket.Conn {
 	if protocol != "" {
 		d.Subprotocols = []string{protocol}
 	}
-	ws, response, err := d.DialContext(t.Context(), strings.Replace(link, "http", "ws", 1), nil)
+	// As behind kubelet and a dashboard.
+	ws, response, err := d.DialContext(t.Context(), strings.Replace(link, "http", "ws", 1), http.Header{"Origin": []string{"https://dashboard.example.com"}})
 	if err != nil {
 		t.Fatal(err)
 	}
