@@ -80,8 +80,9 @@ func TestContainerStats(t *testing.T) {
 		e.exec(hog.id, "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=20 2>/dev/null; mkdir -p /a/b/c")
 		e.eventually(30*time.Second, func() error {
 			s := e.stats(hog.id)
-			if s.GetMemory().GetPageFaults().GetValue() < 1000 {
-				return fmt.Errorf("memory is %v", s.GetMemory())
+			// The command alone makes so many; huge pages take few for the rest.
+			if faults := s.GetMemory().GetPageFaults().GetValue(); faults < grow.GetMemory().GetPageFaults().GetValue()+50 {
+				return fmt.Errorf("memory is %v, was %v", s.GetMemory(), grow.GetMemory())
 			}
 			if got := s.GetWritableLayer(); got.GetUsedBytes().GetValue() < 20<<20 || got.GetInodesUsed().GetValue() < grow.GetWritableLayer().GetInodesUsed().GetValue()+4 {
 				return fmt.Errorf("writable layer is %v, was %v", got, grow.GetWritableLayer())
