@@ -43,7 +43,8 @@
 // sends what nobody reads is not read from. Whoever left while neither direction
 // moves is noticed by asking the kernel for the state of the connection, every
 // watchInterval. Streams that were not asked for are refused, and their number
-// is bounded. Neither frames nor sizes are held in memory beyond a buffer.
+// is bounded. The SPDY library queues some hundred frames of a client; they are cut
+// to 32 KiB before they get to it, so that a session holds 8 MiB at most.
 //
 // # Locks and goroutines
 //

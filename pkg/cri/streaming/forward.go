@@ -96,6 +96,7 @@ func (f *forwards) open(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	if _, err := httpstream.Handshake(r, w, portforward.SupportedProtocols); err != nil {
 		return nil, err // the client has been told
 	}
+	f.session.spdy = true
 	f.conn = spdy.NewResponseUpgrader().UpgradeResponse(w, r, accept)
 	if f.conn == nil {
 		return nil, errors.New("upgrade connection to SPDY")

@@ -30,6 +30,7 @@ type session struct {
 	config *Config
 	log    klog.Logger
 	link   *link // nil before the upgrade
+	spdy   bool  // what is upgraded to, set before
 	// group has the session's goroutines.
 	group sync.WaitGroup
 	// gone is closed when the client is.
@@ -115,6 +116,9 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // never reads
 	h.session.link = newLink(conn, early)
+	if h.session.spdy {
+		h.session.link.frames = &spdyFrames{in: readerFunc(h.session.link.read)}
+	}
 	return h.session.link, bufio.NewReadWriter(bufio.NewReader(h.session.link), bufio.NewWriter(h.session.link)), nil
 }
 
@@ -125,9 +129,16 @@ type link struct {
 	net.Conn
 	early []byte // read by the HTTP server; of the only reader
 	close func() error
+	// frames, if set, are read in place of the connection's bytes.
+	frames *spdyFrames
 	// broken says that a write has failed.
 	broken atomic.Bool
 }
+
+// readerFunc is a function that reads.
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func newLink(conn net.Conn, early []byte) *link {
 	// Closing twice is no error: the libraries do.
@@ -136,6 +147,13 @@ func newLink(conn net.Conn, early []byte) *link {
 
 // Read reads what the client sent.
 func (l *link) Read(p []byte) (int, error) {
+	if l.frames != nil {
+		return l.frames.Read(p)
+	}
+	return l.read(p)
+}
+
+func (l *link) read(p []byte) (int, error) {
 	if len(l.early) > 0 {
 		n := copy(p, l.early)
 		l.early = l.early[n:]

@@ -42,6 +42,7 @@ func (s *session) openSPDY(ctx context.Context, w http.ResponseWriter, r *http.R
 		got:      map[string]httpstream.Stream{},
 		complete: make(chan struct{}),
 	}
+	s.spdy = true
 	t.conn = spdy.NewResponseUpgrader().UpgradeResponse(w, r, t.accept)
 	if t.conn == nil {
 		return nil, errors.New("upgrade connection to SPDY")

@@ -17,7 +17,8 @@ import (
 type tunnel struct {
 	*link
 	ws      *websocket.Conn
-	message io.Reader // under way; nil between messages
+	message io.Reader  // under way; nil between messages
+	spdy    spdyFrames // in the messages
 	mu      sync.Mutex
 }
 
@@ -27,11 +28,16 @@ func (s *session) openTunnel(w http.ResponseWriter, r *http.Request) (net.Conn, 
 	if err != nil {
 		return nil, err
 	}
-	return &tunnel{link: s.link, ws: ws}, nil
+	t := &tunnel{link: s.link, ws: ws}
+	t.spdy = spdyFrames{in: readerFunc(t.read)}
+	return t, nil
 }
 
-// Read reads on, from message to message.
-func (t *tunnel) Read(p []byte) (int, error) {
+// Read reads the frames in the messages.
+func (t *tunnel) Read(p []byte) (int, error) { return t.spdy.Read(p) }
+
+// read reads on, from message to message.
+func (t *tunnel) read(p []byte) (int, error) {
 	for {
 		if t.message == nil {
 			kind, message, err := t.ws.NextReader()
