@@ -94,8 +94,9 @@ func (m *server) forgive(parent string) {
 
 // oomKilled reports whether the kernel has killed a process of an ended container
 // for want of memory. Without a notice or a cgroup to look at, a container whose
-// init was killed is said to have been if there was a kill below the same parent
-// since, and no other container is known for it.
+// init was killed, or ended as a shell does whose child was, is said to have been
+// if there was a kill below the same parent since, and no other container is known
+// for it.
 func (c *container) oomKilled() bool {
 	cgroup := c.copyRecord().Cgroup
 	killed := cgroup.oomKilled()
@@ -107,13 +108,19 @@ func (c *container) oomKilled() bool {
 	}
 	if _, err := os.ReadFile(w.events.Name()); !killed && err != nil {
 		status, _, ok := c.journal.exit()
-		killed = ok && status.Signaled() && status.Signal() == unix.SIGKILL && oomKills(w.parent) > w.base.Load()
+		killed = ok && looksKilled(status) && oomKills(w.parent) > w.base.Load()
 	}
 	if killed {
 		w.killed.Store(true)
 		c.m.forgive(w.parent)
 	}
 	return killed
+}
+
+// looksKilled reports whether SIGKILL has ended the process, or a shell says
+// so of its child.
+func looksKilled(status unix.WaitStatus) bool {
+	return status.Signaled() && status.Signal() == unix.SIGKILL || status.ExitStatus() == signalExitCodeBase+int(unix.SIGKILL)
 }
 
 // oomKills counts the out-of-memory kills in a cgroup and below it, 0 where

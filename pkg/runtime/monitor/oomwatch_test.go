@@ -93,3 +93,17 @@ func TestOOMKilled(t *testing.T) {
 		})
 	}
 }
+
+func TestLooksKilled(t *testing.T) {
+	for status, want := range map[unix.WaitStatus]bool{
+		0:                             false,
+		unix.WaitStatus(unix.SIGKILL): true,
+		unix.WaitStatus(unix.SIGTERM): false,
+		137 << 8:                      true, // sh, whose child was
+		1 << 8:                        false,
+	} {
+		if got := looksKilled(status); got != want {
+			t.Errorf("%#x: %v", status, got)
+		}
+	}
+}
