@@ -103,14 +103,9 @@ func (m *marks) newGroupLocked() (*group, error) {
 // wait returns once a group has an event or was closed.
 func (m *marks) wait(g *group) {
 	if conn, err := g.file.SyscallConn(); err == nil {
-		// The first call is made before the waiting; the event is not read,
-		// closing the group drops it.
-		ready := false
-		_ = conn.Read(func(uintptr) bool {
-			was := ready
-			ready = true
-			return was
-		})
+		// The event is not read, closing the group drops it. Whether there is
+		// one must be asked: one that came before the waiting wakes nobody.
+		_ = conn.Read(func(fd uintptr) bool { return readable(int(fd)) })
 	}
 	m.mu.Lock()
 	m.groups = slices.DeleteFunc(m.groups, func(x *group) bool { return x == g })
@@ -123,6 +118,12 @@ func (m *marks) wait(g *group) {
 	if len(ids) > 0 {
 		m.tell(ids)
 	}
+}
+
+// readable reports whether a read would not wait.
+func readable(fd int) bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return err == nil && n > 0
 }
 
 // drop forgets a layer. Its mark goes with the super block. A group without any
