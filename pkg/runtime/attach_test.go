@@ -86,8 +86,10 @@ func TestAttach(t *testing.T) {
 		t.Run("terminal", func(t *testing.T) {
 			c := runningContainer(t, m, handler, "tty", "while read x; do echo got $x; stty size; done", stdioOptions{stdin: true, tty: true})
 			a, b := attach(t, c, true), attach(t, c, true)
-			a.sizes <- Size{Width: 91, Height: 31}
-			a.sizes <- Size{Width: 91, Height: 31} // taken when the first was set
+			for _, x := range []*attached{b, a} {
+				x.sizes <- Size{Width: 91, Height: 31}
+				x.sizes <- Size{Width: 91, Height: 31} // taken when the first was set
+			}
 			a.say(t, "one\n")
 			for _, x := range []*attached{a, b} {
 				x.out.holds(t, "got one\r\n31 91\r\n")

@@ -353,7 +353,7 @@ func dial(tb testing.TB, path, host string, port int) (string, error) {
 // eventually waits for what inotify or another process brings about.
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(tb.Context(), 30*time.Second)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
