@@ -20,6 +20,7 @@ CNI_PLUGINS := main/bridge main/loopback main/ptp main/host-device ipam/host-loc
 # Tools that check the code; compiled on first use and kept in bin/tools.
 GOLANGCI_VERSION    := v2.15.0
 GOVULNCHECK_VERSION := v1.9.0
+PROTOC_GEN_GRPC_VERSION := v1.6.2
 # What critest runs several specs at a time with, where its binary names no other.
 GINKGO_VERSION      := v2.32.0
 # Where govulncheck gets what is known, such as file:///srv/vulndb.
@@ -189,6 +190,14 @@ $(BIN)/tools/govulncheck-$(GOVULNCHECK_VERSION):
 	mkdir -p $(@D)
 	GOBIN=$(@D) CGO_ENABLED=0 $(GO) install -trimpath golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
 	mv $(@D)/govulncheck $@
+
+# Run after a change of a .proto file; the result is committed.
+.PHONY: generate
+generate: ## Make the Go code of the .proto files.
+	@$(MAKE) apt APT_PACKAGES=protobuf-compiler
+	GOBIN=$(BIN)/tools $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@$$($(GO) list -m -f '{{.Version}}' google.golang.org/protobuf)
+	GOBIN=$(BIN)/tools $(GO) install google.golang.org/grpc/cmd/protoc-gen-go-grpc@$(PROTOC_GEN_GRPC_VERSION)
+	bash pkg/node/nodev1/generate.sh $(BIN)/tools
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz test for FUZZTIME (30s).

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cri-node/cri-node/cmd/cri-node/config"
 	"github.com/cri-node/cri-node/cmd/cri-node/notify"
+	"github.com/cri-node/cri-node/pkg/cli"
 	"github.com/cri-node/cri-node/pkg/runtime/monitor"
 )
 
@@ -55,6 +56,7 @@ func rootCommand() *cobra.Command {
 		"runs pods and their containers, and keeps their logs. Without a command it does what serve does."
 	root.SilenceErrors = true // main prints them
 	root.AddCommand(serveCommand(), configCommand(), versionCommand())
+	cli.AddCommands(root)
 	return root
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/cri-node/cri-node/pkg/cri/tracing"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/image/signature"
+	nodeapi "github.com/cri-node/cri-node/pkg/node"
 	"github.com/cri-node/cri-node/pkg/runtime"
 	"github.com/cri-node/cri-node/pkg/runtime/hooks"
 	"github.com/cri-node/cri-node/pkg/runtime/infra"
@@ -172,6 +173,10 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		UserNamespaces: probeUserNS(ctx, images, infraRoot),
 		Confinement:    cri.DetectConfinement(ctx, cfg.State),
 	})
+	n.server.Register(nodeapi.New(nodeapi.Config{
+		CRI: n.server, Images: images, Sandboxes: sandboxes, Containers: containers,
+		Root: cfg.Root, State: cfg.State, Version: version,
+	}))
 	n.server.Reconcile(ctx)
 	n.startNRI(ctx)
 	n.serveStreams(ctx, streams)

@@ -183,6 +183,12 @@ func New(ctx context.Context, c Config) *Server {
 // exist keep what they have.
 func (s *Server) SetOptions(o Options) { s.options.Store(&o) }
 
+// Register adds the services of another API to the same socket. It is called
+// before Serve.
+func (s *Server) Register(api interface{ Register(r grpc.ServiceRegistrar) }) {
+	api.Register(s.grpc)
+}
+
 // Serve answers on a listener until Stop is called.
 func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
 

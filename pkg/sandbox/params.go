@@ -54,6 +54,9 @@ type Params struct {
 	// smallest is 1 MiB.
 	ShmSize int64 `json:"shmSize,omitempty"`
 
+	// Owner is who the pod belongs to where that is no client of the CRI; see
+	// package node.
+	Owner string `json:"owner,omitempty"`
 	// CgroupParent, RuntimeHandler, LogDirectory and Request are only kept.
 	// Request is opaque here: the caller's own encoding of what it was asked.
 	CgroupParent   string `json:"cgroupParent,omitempty"`

@@ -1,0 +1,112 @@
+// Package client connects the command line to the daemon.
+package client
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-node/cri-node/pkg/node/nodev1"
+)
+
+// DefaultAddress is where the daemon listens unless told otherwise.
+const DefaultAddress = "unix:///run/cri-node/cri.sock"
+
+// AddressVariable is the environment variable that names another address.
+const AddressVariable = "CRI_NODE_ADDRESS"
+
+// maxMessage is the largest answer taken: a long list.
+const maxMessage = 64 << 20
+
+// Node is a daemon, as the command line sees it.
+type Node struct {
+	Containers nodev1.ContainersClient
+	Images     nodev1.ImagesClient
+	Builder    nodev1.BuilderClient
+	System     nodev1.SystemClient
+	// Runtime and ImageService are CRI's.
+	Runtime      runtimeapi.RuntimeServiceClient
+	ImageService runtimeapi.ImageServiceClient
+
+	conn *grpc.ClientConn
+}
+
+// Flags say which daemon is meant.
+type Flags struct {
+	// Address is empty for that of the environment, or the default.
+	Address string
+}
+
+// address is where to connect to.
+func (f *Flags) address() string {
+	for _, a := range []string{f.Address, os.Getenv(AddressVariable)} {
+		if a != "" {
+			return a
+		}
+	}
+	return DefaultAddress
+}
+
+// Open returns the daemon, which is called with the first request. The caller
+// closes it.
+func (f *Flags) Open() (*Node, error) {
+	address := f.address()
+	if strings.HasPrefix(address, "/") {
+		address = "unix://" + address
+	}
+	conn, err := grpc.NewClient(address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+		grpc.WithNoProxy(),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", address, err)
+	}
+	return &Node{
+		Containers:   nodev1.NewContainersClient(conn),
+		Images:       nodev1.NewImagesClient(conn),
+		Builder:      nodev1.NewBuilderClient(conn),
+		System:       nodev1.NewSystemClient(conn),
+		Runtime:      runtimeapi.NewRuntimeServiceClient(conn),
+		ImageService: runtimeapi.NewImageServiceClient(conn),
+		conn:         conn,
+	}, nil
+}
+
+// Close ends the connection.
+func (n *Node) Close() error { return n.conn.Close() }
+
+// ExitError is a command's wish to end with a code, and with Err printed where it
+// is not nil.
+type ExitError struct {
+	Code int
+	Err  error
+}
+
+func (e *ExitError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("exit code %d", e.Code)
+	}
+	return e.Err.Error()
+}
+
+func (e *ExitError) Unwrap() error { return e.Err }
+
+// Explain puts an error of a call in words for a person.
+func (f *Flags) Explain(err error) error {
+	s, ok := status.FromError(err)
+	if !ok || err == nil {
+		return err
+	}
+	if s.Code() == codes.Unavailable && strings.Contains(s.Message(), "connection error") {
+		return fmt.Errorf("cannot connect to the cri-node daemon at %s. Is it running? (`cri-node serve` starts it)", f.address())
+	}
+	return errors.New(s.Message())
+}
