@@ -184,15 +184,14 @@ func (f *forwards) abandon(id string, p *pair) {
 // remove forgets a connection that is over.
 func (f *forwards) remove(id string, p *pair) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, stream := range []httpstream.Stream{p.data, p.errors} {
-		if stream != nil {
-			f.conn.RemoveStreams(stream)
-		}
-	}
+	f.conn.RemoveStreams(p.data, p.errors)
 	if f.pairs[id] == p {
 		delete(f.pairs, id)
 	}
+	f.mu.Unlock()
+	// What was closed well is not told anything by this. But what the client sent
+	// and nobody has read would be kept for a reader, for ever.
+	_, _ = p.data.Reset(), p.errors.Reset()
 }
 
 // serve forwards one connection.

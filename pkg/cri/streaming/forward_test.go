@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"go.uber.org/goleak"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/streaming/pkg/httpstream"
@@ -309,5 +310,34 @@ func TestChannels(t *testing.T) {
 			t.Error("an unknown protocol is accepted")
 		}
 		_ = ws.Close()
+	}
+}
+
+// TestForwardDataForNobody sends on the stream for errors, which is not read: the
+// SPDY library waits for somebody to do so until the stream is reset, also after
+// the connection is gone.
+func TestForwardDataForNobody(t *testing.T) {
+	ignoreEarlier := goleak.IgnoreCurrent()
+	port := echoServer(t)
+	s := serve(t, impatient(), &fakeRuntime{})
+	conn := dialForward(t, false, must1(t)(s.PortForward(PortForward{})))
+	data, failures := connect(t, conn, "1", port)
+	for range 2 {
+		if _, err := io.WriteString(failures, "oops"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := data.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(data); err != nil || len(got) > 0 {
+		t.Errorf("%q, %v", got, err)
+	}
+	_ = conn.Close()
+	if err := s.Stop(); err != nil {
+		t.Error(err)
+	}
+	if err := goleak.Find(ignoreEarlier, goleak.IgnoreAnyFunction("net/http.(*Server).Serve"), goleak.IgnoreAnyFunction("github.com/cri-node/cri-node/pkg/cri/streaming.echoServer.func1")); err != nil {
+		t.Error(err)
 	}
 }
