@@ -128,7 +128,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 type link struct {
 	net.Conn
 	early []byte // read by the HTTP server; of the only reader
-	close func() error
+	close func()
 	// frames, if set, are read in place of the connection's bytes.
 	frames *spdyFrames
 	// broken says that a write has failed.
@@ -142,7 +142,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func newLink(conn net.Conn, early []byte) *link {
 	// Closing twice is no error: the libraries do.
-	return &link{Conn: conn, early: append([]byte(nil), early...), close: sync.OnceValue(conn.Close)}
+	return &link{Conn: conn, early: append([]byte(nil), early...), close: sync.OnceFunc(func() { _ = conn.Close() })}
 }
 
 // Read reads what the client sent.
@@ -183,8 +183,13 @@ func (l *link) usable(conn httpstream.Connection) bool {
 	}
 }
 
-// Close closes the connection, and with it ends blocked reads and writes.
-func (l *link) Close() error { return l.close() }
+// Close closes the connection, and with it ends blocked reads and writes. It does
+// not fail: TLS does for a client that left and hears no goodbye, and with such an
+// error the SPDY library keeps a goroutine for a second, for somebody to ask.
+func (l *link) Close() error {
+	l.close()
+	return nil
+}
 
 // SetDeadline is ignored.
 func (l *link) SetDeadline(time.Time) error { return nil }

@@ -136,3 +136,26 @@ func TestListenRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestCloseWithoutGoodbye closes the link to a client that is gone: over TLS that
+// is an error, for which the SPDY library would leave a goroutine behind.
+func TestCloseWithoutGoodbye(t *testing.T) {
+	certificate := writeIdentity(t, TLS{CertFile: filepath.Join(t.TempDir(), "cert"), KeyFile: filepath.Join(t.TempDir(), "key")}, 1)
+	near, far := net.Pipe()
+	server := tls.Server(near, &tls.Config{Certificates: []tls.Certificate{certificate}})
+	client := tls.Client(far, &tls.Config{InsecureSkipVerify: true})
+	shaken := make(chan error, 1)
+	go func() { shaken <- server.HandshakeContext(t.Context()) }()
+	if err := errors.Join(client.HandshakeContext(t.Context()), <-shaken); err != nil {
+		t.Fatal(err)
+	}
+	if err := far.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := newLink(server, nil).Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := near.Write([]byte("x")); err == nil {
+		t.Error("the connection is open")
+	}
+}
