@@ -73,7 +73,7 @@ demo: deps build ## Show a pod at work: pull, two containers, log, exec, and awa
 .PHONY: build
 build: ## Build bin/cri-node.
 	@mkdir -p $(BIN)
-	$(BUILD) -ldflags "-X main.version=$(VERSION)" -o $(BIN)/cri-node ./cmd/cri-node
+	$(BUILD) -ldflags "-X github.com/cri-node/cri-node/cmd/cri-node/early.Version=$(VERSION)" -o $(BIN)/cri-node ./cmd/cri-node
 
 .PHONY: deps
 deps: apt $(BIN)/.runc-$(RUNC_VERSION) $(BIN)/.cni-$(CNI_PLUGINS_VERSION) ## Install Debian packages, build runc and the CNI plugins.

@@ -2,16 +2,12 @@ package main
 
 import (
 	"fmt"
-	"runtime"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cri-node/cri-node/cmd/cri-node/config"
+	"github.com/cri-node/cri-node/cmd/cri-node/early"
 )
-
-// version is set by the Makefile through the linker.
-var version = "0.1.0-dev"
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
@@ -19,26 +15,8 @@ func versionCommand() *cobra.Command {
 		Short:        "Print the version",
 		Args:         cobra.NoArgs,
 		SilenceUsage: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "cri-node %s%s %s %s/%s\n",
-				version, revision(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
-		},
+		RunE:         func(cmd *cobra.Command, _ []string) error { return early.WriteVersion(cmd.OutOrStdout()) },
 	}
-}
-
-// revision is " (COMMIT)" where the build knows it.
-func revision() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return " (" + s.Value + ")"
-		}
-	}
-	return ""
 }
 
 func configCommand() *cobra.Command {

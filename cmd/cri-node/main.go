@@ -12,9 +12,9 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cri-node/cri-node/cmd/cri-node/config"
+	"github.com/cri-node/cri-node/cmd/cri-node/early"
 	"github.com/cri-node/cri-node/cmd/cri-node/notify"
 	"github.com/cri-node/cri-node/pkg/cli"
-	"github.com/cri-node/cri-node/pkg/runtime/monitor"
 )
 
 // serveOptions is what serve gets from the command line.
@@ -31,11 +31,7 @@ type serveOptions struct {
 }
 
 func main() {
-	// The monitor first: it stays for as long as the node does, and what it does
-	// not set up it does not pay for.
-	if len(os.Args) > 1 && os.Args[1] == "monitor" {
-		exit(monitor.Main(os.Args[2:]))
-	}
+	// `cri-node monitor` does not get here: package early has run it.
 	exit(rootCommand().Execute())
 }
 
@@ -143,7 +139,7 @@ func runServe(load func() (*config.Config, error)) error {
 		load:        load,
 		setLogLevel: setLevel,
 		notifier:    notifier,
-		version:     version,
+		version:     early.Version,
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -69,6 +70,28 @@ func TestVersion(t *testing.T) {
 	out, err := run(t, "version")
 	if err != nil || !strings.HasPrefix(out, "cri-node ") {
 		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// What the monitor and short commands need must come before the libraries of
+// the daemon are initialised: the whole program takes 10 ms for it, and memory
+// that a monitor would keep.
+func TestEarlyCommandsComeBeforeTheLibraries(t *testing.T) {
+	for _, args := range [][]string{{"version"}, {"monitor", "--dir", "relative"}} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+		cmd.Env = append(os.Environ(), "GODEBUG=inittrace=1")
+		out, err := cmd.CombinedOutput()
+		if failed := err != nil; failed != (args[0] == "monitor") {
+			t.Errorf("%q: %v", args, err)
+		}
+		if !strings.Contains(string(out), "init os @") {
+			t.Fatalf("no trace of initialisation:\n%s", out)
+		}
+		for _, late := range []string{"google.golang.org/grpc", "k8s.io/cri-api", "net/http", "github.com/prometheus/client_golang/prometheus"} {
+			if strings.Contains(string(out), "init "+late+" @") {
+				t.Errorf("%q comes after %s", args, late)
+			}
+		}
 	}
 }
 
