@@ -66,6 +66,9 @@ type Params struct {
 	UserNS *linux.UserNS `json:"userNS,omitempty"`
 	// MountLabel is the SELinux label of the root file system, if any.
 	MountLabel string `json:"mountLabel,omitempty"`
+	// Owner is who the container belongs to where that is no client of the CRI,
+	// as its sandbox has it.
+	Owner string `json:"owner,omitempty"`
 	// LogPath is absolute, or empty for a container without a log.
 	LogPath string `json:"logPath,omitempty"`
 
@@ -101,6 +104,10 @@ type Status struct {
 	InitExecutable string `json:"initExecutable,omitempty"`
 	// Hooks: the OCI spec has hooks.
 	Hooks bool `json:"hooks,omitempty"`
+	// Paused: its processes are stopped where they are, see Pause.
+	Paused bool `json:"paused,omitempty"`
+	// Restarts counts how often the container was renewed, see Renew.
+	Restarts uint32 `json:"restarts,omitempty"`
 	// Restore is set for a container that is made of a checkpoint.
 	Restore *Restore `json:"restore,omitempty"`
 }

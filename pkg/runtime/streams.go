@@ -26,6 +26,9 @@ type Streams struct {
 	// Resize tells the sizes of the client's terminal. It is closed when the
 	// client goes: the terminal of an exec hangs up.
 	Resize <-chan Size
+	// Connected, if set, is called by Attach once the client is connected and
+	// will miss nothing from there on. It must not block.
+	Connected func()
 }
 
 // ErrSlowClient ends an attach whose client did not read what the container

@@ -43,6 +43,11 @@ type Params struct {
 	HostIPC     bool `json:"hostIPC,omitempty"`
 	HostPID     bool `json:"hostPID,omitempty"`
 	SharedPID   bool `json:"sharedPID,omitempty"`
+	// NoNetwork leaves the pod's network namespace with nothing but lo.
+	NoNetwork bool `json:"noNetwork,omitempty"`
+	// ExtraHosts are more lines of the hosts file, "ADDRESS NAME...". The address
+	// HostGateway stands for that of the machine as the pod sees it.
+	ExtraHosts []string `json:"extraHosts,omitempty"`
 	// UserNS gives the pod a user namespace, which owns its other namespaces
 	// and whose root owns its files. nil is the host's.
 	UserNS *UserNS `json:"userNS,omitempty"`
@@ -64,6 +69,10 @@ type Params struct {
 	LogDirectory   string `json:"logDirectory,omitempty"`
 	Request        []byte `json:"request,omitempty"`
 }
+
+// HostGateway in the place of an address in a line of a hosts file stands for
+// the address under which the pod reaches the machine.
+const HostGateway = "host-gateway"
 
 // UserNS says which ids of the host a pod's user namespace has.
 type UserNS = linux.IDMappings
@@ -88,6 +97,7 @@ func (p Params) clone() Params {
 	p.Annotations = maps.Clone(p.Annotations)
 	p.Sysctls = maps.Clone(p.Sysctls)
 	p.PortMappings = slices.Clone(p.PortMappings)
+	p.ExtraHosts = slices.Clone(p.ExtraHosts)
 	p.Request = slices.Clone(p.Request)
 	if p.UserNS != nil {
 		p.UserNS = &UserNS{UIDs: slices.Clone(p.UserNS.UIDs), GIDs: slices.Clone(p.UserNS.GIDs)}
