@@ -66,7 +66,7 @@ func (f *spdyFrames) next() error {
 			return err
 		}
 		flags = f.buffer[4]
-		length = int(binary.BigEndian.Uint32(f.buffer[4:]) & 0xffffff)
+		length = payloadLength(f.buffer[:])
 		if control := f.buffer[0]&0x80 != 0; control {
 			if length > maxControlFrame {
 				return protocolError("a control frame of %d bytes", length)
@@ -85,4 +85,27 @@ func (f *spdyFrames) next() error {
 	binary.BigEndian.PutUint32(piece[4:], uint32(flags)<<24|uint32(f.payload))
 	f.header = piece[:]
 	return nil
+}
+
+// frameWriter is a SPDY connection on its way to the client. The library writes
+// each field of a frame by itself, which would each be a packet; out gets a frame
+// in one piece. It has one writer at a time.
+type frameWriter struct {
+	out   io.Writer
+	frame []byte // what is there of the current frame
+}
+
+// Write takes a part of a frame. The last part fails when the frame cannot be sent.
+func (f *frameWriter) Write(p []byte) (int, error) {
+	f.frame = append(f.frame, p...)
+	if len(f.frame) < frameHeader || len(f.frame) < frameHeader+payloadLength(f.frame) {
+		return len(p), nil
+	}
+	_, err := f.out.Write(f.frame)
+	f.frame = f.frame[:0]
+	return len(p), err
+}
+
+func payloadLength(frame []byte) int {
+	return int(binary.BigEndian.Uint32(frame[4:]) & 0xffffff)
 }

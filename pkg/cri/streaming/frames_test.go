@@ -5,8 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"net/http"
 	"testing"
 	"testing/iotest"
+
+	"github.com/moby/spdystream/spdy"
 )
 
 // dataFrame is a frame of a stream.
@@ -82,6 +85,57 @@ func TestFrames(t *testing.T) {
 				t.Errorf("the control frame has %d bytes", len(got[0x80030001].payload))
 			}
 		})
+	}
+}
+
+// pieces keeps writes apart.
+type pieces [][]byte
+
+func (p *pieces) Write(b []byte) (int, error) {
+	*p = append(*p, bytes.Clone(b))
+	return len(b), nil
+}
+
+// TestFrameWriter writes what the library writes, field by field.
+func TestFrameWriter(t *testing.T) {
+	var got pieces
+	framer, err := spdy.NewFramer(&frameWriter{out: &got}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := bytes.Repeat([]byte("x"), 100_000)
+	for _, frame := range []spdy.Frame{
+		&spdy.SynReplyFrame{StreamId: 1, Headers: http.Header{"A": {"b"}}},
+		&spdy.DataFrame{StreamId: 1, Data: []byte("hello")},
+		&spdy.DataFrame{StreamId: 1, Data: big},
+		&spdy.DataFrame{StreamId: 1, Flags: spdy.DataFlagFin},
+		&spdy.RstStreamFrame{StreamId: 1, Status: spdy.Cancel},
+		&spdy.GoAwayFrame{LastGoodStreamId: 1},
+	} {
+		got = nil
+		if err := framer.WriteFrame(frame); err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != 1 {
+			t.Fatalf("%T took %d writes", frame, len(got))
+		}
+		read, err := spdy.NewFramer(io.Discard, bytes.NewReader(got[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := read.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, ok := frame.(*spdy.DataFrame); ok {
+			if d, ok := again.(*spdy.DataFrame); !ok || !bytes.Equal(d.Data, data.Data) || d.Flags != data.Flags {
+				t.Errorf("a data frame of %d bytes came out as %T", len(data.Data), again)
+			}
+		}
+	}
+	broken := &frameWriter{out: writerFunc(func([]byte) (int, error) { return 0, io.ErrClosedPipe })}
+	if _, err := broken.Write(dataFrame(1, 0, []byte("x"))); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("writing to a closed connection: %v", err)
 	}
 }
 

@@ -118,6 +118,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	h.session.link = newLink(conn, early)
 	if h.session.spdy {
 		h.session.link.frames = &spdyFrames{in: readerFunc(h.session.link.read)}
+		h.session.link.whole = &frameWriter{out: writerFunc(h.session.link.write)}
 	}
 	return h.session.link, bufio.NewReadWriter(bufio.NewReader(h.session.link), bufio.NewWriter(h.session.link)), nil
 }
@@ -129,8 +130,10 @@ type link struct {
 	net.Conn
 	early []byte // read by the HTTP server; of the only reader
 	close func()
-	// frames, if set, are read in place of the connection's bytes.
+	// frames, if set, are read in place of the connection's bytes, and whole is
+	// written to.
 	frames *spdyFrames
+	whole  *frameWriter
 	// broken says that a write has failed.
 	broken atomic.Bool
 }
@@ -139,6 +142,11 @@ type link struct {
 type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// writerFunc is a function that writes.
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func newLink(conn net.Conn, early []byte) *link {
 	// Closing twice is no error: the libraries do.
@@ -164,6 +172,13 @@ func (l *link) read(p []byte) (int, error) {
 
 // Write sends to the client.
 func (l *link) Write(p []byte) (int, error) {
+	if l.whole != nil {
+		return l.whole.Write(p)
+	}
+	return l.write(p)
+}
+
+func (l *link) write(p []byte) (int, error) {
 	n, err := l.Conn.Write(p)
 	if err != nil {
 		l.broken.Store(true)

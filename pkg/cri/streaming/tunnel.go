@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -13,13 +12,13 @@ import (
 )
 
 // tunnel is a WebSocket connection as the byte stream that its binary messages
-// make up. It has one reader.
+// make up. It has one reader, and one writer at a time.
 type tunnel struct {
 	*link
 	ws      *websocket.Conn
 	message io.Reader  // under way; nil between messages
 	spdy    spdyFrames // in the messages
-	mu      sync.Mutex
+	whole   frameWriter
 }
 
 // openTunnel upgrades a connection for SPDY in WebSocket.
@@ -30,6 +29,7 @@ func (s *session) openTunnel(w http.ResponseWriter, r *http.Request) (net.Conn, 
 	}
 	t := &tunnel{link: s.link, ws: ws}
 	t.spdy = spdyFrames{in: readerFunc(t.read)}
+	t.whole = frameWriter{out: writerFunc(t.write)}
 	return t, nil
 }
 
@@ -62,10 +62,11 @@ func (t *tunnel) read(p []byte) (int, error) {
 	}
 }
 
-// Write sends a message.
-func (t *tunnel) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// Write sends a message for each frame.
+func (t *tunnel) Write(p []byte) (int, error) { return t.whole.Write(p) }
+
+// write sends a message.
+func (t *tunnel) write(p []byte) (int, error) {
 	if err := t.ws.WriteMessage(websocket.BinaryMessage, p); err != nil {
 		t.broken.Store(true) // also where it is not the link that failed
 		return 0, err
