@@ -55,7 +55,14 @@ type CreateRequest struct {
 	NoNetwork bool `protobuf:"varint,19,opt,name=no_network,json=noNetwork,proto3" json:"no_network,omitempty"`
 	// extra_hosts are lines of /etc/hosts, "NAME:IP"; host-gateway stands for the
 	// address of the machine.
-	ExtraHosts    []string `protobuf:"bytes,20,rep,name=extra_hosts,json=extraHosts,proto3" json:"extra_hosts,omitempty"`
+	ExtraHosts []string `protobuf:"bytes,20,rep,name=extra_hosts,json=extraHosts,proto3" json:"extra_hosts,omitempty"`
+	// pids_limit is how many processes and threads; 0 is the daemon's default.
+	PidsLimit int64 `protobuf:"varint,21,opt,name=pids_limit,json=pidsLimit,proto3" json:"pids_limit,omitempty"`
+	// user as in an image: USER or USER:GROUP, names or numbers. It goes before
+	// what the container's security context says.
+	User string `protobuf:"bytes,22,opt,name=user,proto3" json:"user,omitempty"`
+	// group_add are more groups, names or numbers.
+	GroupAdd      []string `protobuf:"bytes,23,rep,name=group_add,json=groupAdd,proto3" json:"group_add,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -219,6 +226,27 @@ func (x *CreateRequest) GetNoNetwork() bool {
 func (x *CreateRequest) GetExtraHosts() []string {
 	if x != nil {
 		return x.ExtraHosts
+	}
+	return nil
+}
+
+func (x *CreateRequest) GetPidsLimit() int64 {
+	if x != nil {
+		return x.PidsLimit
+	}
+	return 0
+}
+
+func (x *CreateRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *CreateRequest) GetGroupAdd() []string {
+	if x != nil {
+		return x.GroupAdd
 	}
 	return nil
 }
@@ -2334,6 +2362,239 @@ func (x *TopResponse) GetProcesses() []*TopResponse_Process {
 	return nil
 }
 
+type StatsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Containers    []string               `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsRequest) Reset() {
+	*x = StatsRequest{}
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsRequest) ProtoMessage() {}
+
+func (x *StatsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
+func (*StatsRequest) Descriptor() ([]byte, []int) {
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *StatsRequest) GetContainers() []string {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+type StatsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Usages        []*Usage               `protobuf:"bytes,1,rep,name=usages,proto3" json:"usages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsResponse) Reset() {
+	*x = StatsResponse{}
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsResponse) ProtoMessage() {}
+
+func (x *StatsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
+func (*StatsResponse) Descriptor() ([]byte, []int) {
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *StatsResponse) GetUsages() []*Usage {
+	if x != nil {
+		return x.Usages
+	}
+	return nil
+}
+
+// Usage of a container; one that does not run uses nothing.
+type Usage struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Pod       string                 `protobuf:"bytes,3,opt,name=pod,proto3" json:"pod,omitempty"`
+	Namespace string                 `protobuf:"bytes,4,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// time of the measuring and cpu time used until then, in nanoseconds.
+	Time int64  `protobuf:"varint,5,opt,name=time,proto3" json:"time,omitempty"`
+	Cpu  uint64 `protobuf:"varint,6,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	// memory in bytes, without the cache that can be dropped; limit 0 is none.
+	Memory      uint64 `protobuf:"varint,7,opt,name=memory,proto3" json:"memory,omitempty"`
+	MemoryLimit uint64 `protobuf:"varint,8,opt,name=memory_limit,json=memoryLimit,proto3" json:"memory_limit,omitempty"`
+	// Bytes received and sent by the pod.
+	NetworkReceived uint64 `protobuf:"varint,9,opt,name=network_received,json=networkReceived,proto3" json:"network_received,omitempty"`
+	NetworkSent     uint64 `protobuf:"varint,10,opt,name=network_sent,json=networkSent,proto3" json:"network_sent,omitempty"`
+	// Bytes read from and written to block devices.
+	BlockRead     uint64 `protobuf:"varint,11,opt,name=block_read,json=blockRead,proto3" json:"block_read,omitempty"`
+	BlockWritten  uint64 `protobuf:"varint,12,opt,name=block_written,json=blockWritten,proto3" json:"block_written,omitempty"`
+	Pids          uint64 `protobuf:"varint,13,opt,name=pids,proto3" json:"pids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Usage) Reset() {
+	*x = Usage{}
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Usage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Usage) ProtoMessage() {}
+
+func (x *Usage) ProtoReflect() protoreflect.Message {
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Usage.ProtoReflect.Descriptor instead.
+func (*Usage) Descriptor() ([]byte, []int) {
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Usage) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Usage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Usage) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *Usage) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Usage) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *Usage) GetCpu() uint64 {
+	if x != nil {
+		return x.Cpu
+	}
+	return 0
+}
+
+func (x *Usage) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Usage) GetMemoryLimit() uint64 {
+	if x != nil {
+		return x.MemoryLimit
+	}
+	return 0
+}
+
+func (x *Usage) GetNetworkReceived() uint64 {
+	if x != nil {
+		return x.NetworkReceived
+	}
+	return 0
+}
+
+func (x *Usage) GetNetworkSent() uint64 {
+	if x != nil {
+		return x.NetworkSent
+	}
+	return 0
+}
+
+func (x *Usage) GetBlockRead() uint64 {
+	if x != nil {
+		return x.BlockRead
+	}
+	return 0
+}
+
+func (x *Usage) GetBlockWritten() uint64 {
+	if x != nil {
+		return x.BlockWritten
+	}
+	return 0
+}
+
+func (x *Usage) GetPids() uint64 {
+	if x != nil {
+		return x.Pids
+	}
+	return 0
+}
+
 type TerminalSize struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Width         uint32                 `protobuf:"varint,1,opt,name=width,proto3" json:"width,omitempty"`
@@ -2344,7 +2605,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[37]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +2617,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[37]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +2630,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{37}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TerminalSize) GetWidth() uint32 {
@@ -2401,7 +2662,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[38]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2413,7 +2674,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[38]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2426,7 +2687,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{38}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AttachRequest) GetOpen() *AttachOpen {
@@ -2479,7 +2740,7 @@ type AttachOpen struct {
 
 func (x *AttachOpen) Reset() {
 	*x = AttachOpen{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[39]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2491,7 +2752,7 @@ func (x *AttachOpen) String() string {
 func (*AttachOpen) ProtoMessage() {}
 
 func (x *AttachOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[39]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2504,7 +2765,7 @@ func (x *AttachOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachOpen.ProtoReflect.Descriptor instead.
 func (*AttachOpen) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{39}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AttachOpen) GetContainer() string {
@@ -2562,7 +2823,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[40]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2574,7 +2835,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[40]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2587,7 +2848,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{40}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ExecRequest) GetOpen() *ExecOpen {
@@ -2643,7 +2904,7 @@ type ExecOpen struct {
 
 func (x *ExecOpen) Reset() {
 	*x = ExecOpen{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[41]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +2916,7 @@ func (x *ExecOpen) String() string {
 func (*ExecOpen) ProtoMessage() {}
 
 func (x *ExecOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[41]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +2929,7 @@ func (x *ExecOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecOpen.ProtoReflect.Descriptor instead.
 func (*ExecOpen) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{41}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ExecOpen) GetContainer() string {
@@ -2756,7 +3017,7 @@ type StreamResponse struct {
 
 func (x *StreamResponse) Reset() {
 	*x = StreamResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[42]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2768,7 +3029,7 @@ func (x *StreamResponse) String() string {
 func (*StreamResponse) ProtoMessage() {}
 
 func (x *StreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[42]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2781,7 +3042,7 @@ func (x *StreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResponse.ProtoReflect.Descriptor instead.
 func (*StreamResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{42}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *StreamResponse) GetReady() bool {
@@ -2823,7 +3084,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[43]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2835,7 +3096,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[43]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2848,7 +3109,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{43}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -2880,7 +3141,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[44]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2892,7 +3153,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[44]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2905,7 +3166,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{44}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *LogsRequest) GetContainer() string {
@@ -2952,7 +3213,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[45]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2964,7 +3225,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[45]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2977,7 +3238,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{45}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *LogsResponse) GetLines() []*LogLine {
@@ -3000,7 +3261,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[46]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3012,7 +3273,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[46]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3025,7 +3286,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{46}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *LogLine) GetTime() int64 {
@@ -3066,7 +3327,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[47]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3078,7 +3339,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[47]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3091,7 +3352,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{47}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *EventsRequest) GetSince() int64 {
@@ -3124,7 +3385,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[48]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3136,7 +3397,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[48]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3149,7 +3410,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{48}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Event) GetTime() int64 {
@@ -3203,7 +3464,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[49]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3215,7 +3476,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[49]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3228,7 +3489,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{49}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -3250,7 +3511,7 @@ type CopyFromRequest struct {
 
 func (x *CopyFromRequest) Reset() {
 	*x = CopyFromRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[50]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3262,7 +3523,7 @@ func (x *CopyFromRequest) String() string {
 func (*CopyFromRequest) ProtoMessage() {}
 
 func (x *CopyFromRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[50]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3275,7 +3536,7 @@ func (x *CopyFromRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyFromRequest.ProtoReflect.Descriptor instead.
 func (*CopyFromRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{50}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *CopyFromRequest) GetContainer() string {
@@ -3310,7 +3571,7 @@ type CopyFromResponse struct {
 
 func (x *CopyFromResponse) Reset() {
 	*x = CopyFromResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[51]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3322,7 +3583,7 @@ func (x *CopyFromResponse) String() string {
 func (*CopyFromResponse) ProtoMessage() {}
 
 func (x *CopyFromResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[51]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3335,7 +3596,7 @@ func (x *CopyFromResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyFromResponse.ProtoReflect.Descriptor instead.
 func (*CopyFromResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{51}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *CopyFromResponse) GetStat() *PathStat {
@@ -3365,7 +3626,7 @@ type PathStat struct {
 
 func (x *PathStat) Reset() {
 	*x = PathStat{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[52]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3377,7 +3638,7 @@ func (x *PathStat) String() string {
 func (*PathStat) ProtoMessage() {}
 
 func (x *PathStat) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[52]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3390,7 +3651,7 @@ func (x *PathStat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathStat.ProtoReflect.Descriptor instead.
 func (*PathStat) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{52}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PathStat) GetName() string {
@@ -3442,7 +3703,7 @@ type CopyToRequest struct {
 
 func (x *CopyToRequest) Reset() {
 	*x = CopyToRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[53]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3454,7 +3715,7 @@ func (x *CopyToRequest) String() string {
 func (*CopyToRequest) ProtoMessage() {}
 
 func (x *CopyToRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[53]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3467,7 +3728,7 @@ func (x *CopyToRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyToRequest.ProtoReflect.Descriptor instead.
 func (*CopyToRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{53}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *CopyToRequest) GetContainer() string {
@@ -3506,7 +3767,7 @@ type CopyToResponse struct {
 
 func (x *CopyToResponse) Reset() {
 	*x = CopyToResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[54]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3518,7 +3779,7 @@ func (x *CopyToResponse) String() string {
 func (*CopyToResponse) ProtoMessage() {}
 
 func (x *CopyToResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[54]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3531,7 +3792,7 @@ func (x *CopyToResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyToResponse.ProtoReflect.Descriptor instead.
 func (*CopyToResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{54}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{57}
 }
 
 type ChangesRequest struct {
@@ -3543,7 +3804,7 @@ type ChangesRequest struct {
 
 func (x *ChangesRequest) Reset() {
 	*x = ChangesRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[55]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3555,7 +3816,7 @@ func (x *ChangesRequest) String() string {
 func (*ChangesRequest) ProtoMessage() {}
 
 func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[55]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3568,7 +3829,7 @@ func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesRequest.ProtoReflect.Descriptor instead.
 func (*ChangesRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{55}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ChangesRequest) GetContainer() string {
@@ -3587,7 +3848,7 @@ type ChangesResponse struct {
 
 func (x *ChangesResponse) Reset() {
 	*x = ChangesResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[56]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3599,7 +3860,7 @@ func (x *ChangesResponse) String() string {
 func (*ChangesResponse) ProtoMessage() {}
 
 func (x *ChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[56]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3612,7 +3873,7 @@ func (x *ChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesResponse.ProtoReflect.Descriptor instead.
 func (*ChangesResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{56}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ChangesResponse) GetChanges() []*ChangesResponse_Change {
@@ -3631,7 +3892,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[57]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3643,7 +3904,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[57]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3656,7 +3917,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{57}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ExportRequest) GetContainer() string {
@@ -3682,7 +3943,7 @@ type CommitRequest struct {
 
 func (x *CommitRequest) Reset() {
 	*x = CommitRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[58]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3694,7 +3955,7 @@ func (x *CommitRequest) String() string {
 func (*CommitRequest) ProtoMessage() {}
 
 func (x *CommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[58]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3707,7 +3968,7 @@ func (x *CommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
 func (*CommitRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{58}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *CommitRequest) GetContainer() string {
@@ -3761,7 +4022,7 @@ type CommitResponse struct {
 
 func (x *CommitResponse) Reset() {
 	*x = CommitResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[59]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3773,7 +4034,7 @@ func (x *CommitResponse) String() string {
 func (*CommitResponse) ProtoMessage() {}
 
 func (x *CommitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[59]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3786,7 +4047,7 @@ func (x *CommitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
 func (*CommitResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{59}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *CommitResponse) GetImageId() string {
@@ -3805,7 +4066,7 @@ type TopResponse_Process struct {
 
 func (x *TopResponse_Process) Reset() {
 	*x = TopResponse_Process{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[61]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3817,7 +4078,7 @@ func (x *TopResponse_Process) String() string {
 func (*TopResponse_Process) ProtoMessage() {}
 
 func (x *TopResponse_Process) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[61]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3851,7 +4112,7 @@ type ChangesResponse_Change struct {
 
 func (x *ChangesResponse_Change) Reset() {
 	*x = ChangesResponse_Change{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[63]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3863,7 +4124,7 @@ func (x *ChangesResponse_Change) String() string {
 func (*ChangesResponse_Change) ProtoMessage() {}
 
 func (x *ChangesResponse_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[63]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3876,7 +4137,7 @@ func (x *ChangesResponse_Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesResponse_Change.ProtoReflect.Descriptor instead.
 func (*ChangesResponse_Change) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{56, 0}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{59, 0}
 }
 
 func (x *ChangesResponse_Change) GetKind() string {
@@ -3897,7 +4158,7 @@ var File_pkg_node_nodev1_containers_proto protoreflect.FileDescriptor
 
 const file_pkg_node_nodev1_containers_proto_rawDesc = "" +
 	"\n" +
-	" pkg/node/nodev1/containers.proto\x12\x0fcrinode.node.v1\x1a8staging/src/k8s.io/cri-api/pkg/apis/runtime/v1/api.proto\"\x92\x06\n" +
+	" pkg/node/nodev1/containers.proto\x12\x0fcrinode.node.v1\x1a8staging/src/k8s.io/cri-api/pkg/apis/runtime/v1/api.proto\"\xe2\x06\n" +
 	"\rCreateRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\x03pod\x18\x02 \x01(\v2\x1c.runtime.v1.PodSandboxConfigR\x03pod\x129\n" +
@@ -3922,7 +4183,11 @@ const file_pkg_node_nodev1_containers_proto_rawDesc = "" +
 	"\n" +
 	"no_network\x18\x13 \x01(\bR\tnoNetwork\x12\x1f\n" +
 	"\vextra_hosts\x18\x14 \x03(\tR\n" +
-	"extraHosts\"P\n" +
+	"extraHosts\x12\x1d\n" +
+	"\n" +
+	"pids_limit\x18\x15 \x01(\x03R\tpidsLimit\x12\x12\n" +
+	"\x04user\x18\x16 \x01(\tR\x04user\x12\x1b\n" +
+	"\tgroup_add\x18\x17 \x03(\tR\bgroupAdd\"P\n" +
 	"\x0eCreateResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -4076,7 +4341,29 @@ const file_pkg_node_nodev1_containers_proto_rawDesc = "" +
 	"\x06titles\x18\x01 \x03(\tR\x06titles\x12B\n" +
 	"\tprocesses\x18\x02 \x03(\v2$.crinode.node.v1.TopResponse.ProcessR\tprocesses\x1a#\n" +
 	"\aProcess\x12\x18\n" +
-	"\acolumns\x18\x01 \x03(\tR\acolumns\"<\n" +
+	"\acolumns\x18\x01 \x03(\tR\acolumns\".\n" +
+	"\fStatsRequest\x12\x1e\n" +
+	"\n" +
+	"containers\x18\x01 \x03(\tR\n" +
+	"containers\"?\n" +
+	"\rStatsResponse\x12.\n" +
+	"\x06usages\x18\x01 \x03(\v2\x16.crinode.node.v1.UsageR\x06usages\"\xe2\x02\n" +
+	"\x05Usage\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03pod\x18\x03 \x01(\tR\x03pod\x12\x1c\n" +
+	"\tnamespace\x18\x04 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04time\x18\x05 \x01(\x03R\x04time\x12\x10\n" +
+	"\x03cpu\x18\x06 \x01(\x04R\x03cpu\x12\x16\n" +
+	"\x06memory\x18\a \x01(\x04R\x06memory\x12!\n" +
+	"\fmemory_limit\x18\b \x01(\x04R\vmemoryLimit\x12)\n" +
+	"\x10network_received\x18\t \x01(\x04R\x0fnetworkReceived\x12!\n" +
+	"\fnetwork_sent\x18\n" +
+	" \x01(\x04R\vnetworkSent\x12\x1d\n" +
+	"\n" +
+	"block_read\x18\v \x01(\x04R\tblockRead\x12#\n" +
+	"\rblock_written\x18\f \x01(\x04R\fblockWritten\x12\x12\n" +
+	"\x04pids\x18\r \x01(\x04R\x04pids\"<\n" +
 	"\fTerminalSize\x12\x14\n" +
 	"\x05width\x18\x01 \x01(\rR\x05width\x12\x16\n" +
 	"\x06height\x18\x02 \x01(\rR\x06height\"\xc4\x01\n" +
@@ -4191,7 +4478,7 @@ const file_pkg_node_nodev1_containers_proto_rawDesc = "" +
 	"\achanges\x18\x05 \x03(\tR\achanges\x12\x19\n" +
 	"\bno_pause\x18\x06 \x01(\bR\anoPause\"+\n" +
 	"\x0eCommitResponse\x12\x19\n" +
-	"\bimage_id\x18\x01 \x01(\tR\aimageId2\xaa\r\n" +
+	"\bimage_id\x18\x01 \x01(\tR\aimageId2\xf2\r\n" +
 	"\n" +
 	"Containers\x12I\n" +
 	"\x06Create\x12\x1e.crinode.node.v1.CreateRequest\x1a\x1f.crinode.node.v1.CreateResponse\x12F\n" +
@@ -4207,7 +4494,8 @@ const file_pkg_node_nodev1_containers_proto_rawDesc = "" +
 	"\x06Update\x12\x1e.crinode.node.v1.UpdateRequest\x1a\x1f.crinode.node.v1.UpdateResponse\x12C\n" +
 	"\x04List\x12\x1c.crinode.node.v1.ListRequest\x1a\x1d.crinode.node.v1.ListResponse\x12L\n" +
 	"\aInspect\x12\x1f.crinode.node.v1.InspectRequest\x1a .crinode.node.v1.InspectResponse\x12@\n" +
-	"\x03Top\x12\x1b.crinode.node.v1.TopRequest\x1a\x1c.crinode.node.v1.TopResponse\x12M\n" +
+	"\x03Top\x12\x1b.crinode.node.v1.TopRequest\x1a\x1c.crinode.node.v1.TopResponse\x12F\n" +
+	"\x05Stats\x12\x1d.crinode.node.v1.StatsRequest\x1a\x1e.crinode.node.v1.StatsResponse\x12M\n" +
 	"\x06Attach\x12\x1e.crinode.node.v1.AttachRequest\x1a\x1f.crinode.node.v1.StreamResponse(\x010\x01\x12I\n" +
 	"\x04Exec\x12\x1c.crinode.node.v1.ExecRequest\x1a\x1f.crinode.node.v1.StreamResponse(\x010\x01\x12E\n" +
 	"\x04Logs\x12\x1c.crinode.node.v1.LogsRequest\x1a\x1d.crinode.node.v1.LogsResponse0\x01\x12B\n" +
@@ -4230,7 +4518,7 @@ func file_pkg_node_nodev1_containers_proto_rawDescGZIP() []byte {
 	return file_pkg_node_nodev1_containers_proto_rawDescData
 }
 
-var file_pkg_node_nodev1_containers_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_pkg_node_nodev1_containers_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_pkg_node_nodev1_containers_proto_goTypes = []any{
 	(*CreateRequest)(nil),              // 0: crinode.node.v1.CreateRequest
 	(*CreateResponse)(nil),             // 1: crinode.node.v1.CreateResponse
@@ -4269,115 +4557,121 @@ var file_pkg_node_nodev1_containers_proto_goTypes = []any{
 	(*InspectResponse)(nil),            // 34: crinode.node.v1.InspectResponse
 	(*TopRequest)(nil),                 // 35: crinode.node.v1.TopRequest
 	(*TopResponse)(nil),                // 36: crinode.node.v1.TopResponse
-	(*TerminalSize)(nil),               // 37: crinode.node.v1.TerminalSize
-	(*AttachRequest)(nil),              // 38: crinode.node.v1.AttachRequest
-	(*AttachOpen)(nil),                 // 39: crinode.node.v1.AttachOpen
-	(*ExecRequest)(nil),                // 40: crinode.node.v1.ExecRequest
-	(*ExecOpen)(nil),                   // 41: crinode.node.v1.ExecOpen
-	(*StreamResponse)(nil),             // 42: crinode.node.v1.StreamResponse
-	(*Exit)(nil),                       // 43: crinode.node.v1.Exit
-	(*LogsRequest)(nil),                // 44: crinode.node.v1.LogsRequest
-	(*LogsResponse)(nil),               // 45: crinode.node.v1.LogsResponse
-	(*LogLine)(nil),                    // 46: crinode.node.v1.LogLine
-	(*EventsRequest)(nil),              // 47: crinode.node.v1.EventsRequest
-	(*Event)(nil),                      // 48: crinode.node.v1.Event
-	(*Chunk)(nil),                      // 49: crinode.node.v1.Chunk
-	(*CopyFromRequest)(nil),            // 50: crinode.node.v1.CopyFromRequest
-	(*CopyFromResponse)(nil),           // 51: crinode.node.v1.CopyFromResponse
-	(*PathStat)(nil),                   // 52: crinode.node.v1.PathStat
-	(*CopyToRequest)(nil),              // 53: crinode.node.v1.CopyToRequest
-	(*CopyToResponse)(nil),             // 54: crinode.node.v1.CopyToResponse
-	(*ChangesRequest)(nil),             // 55: crinode.node.v1.ChangesRequest
-	(*ChangesResponse)(nil),            // 56: crinode.node.v1.ChangesResponse
-	(*ExportRequest)(nil),              // 57: crinode.node.v1.ExportRequest
-	(*CommitRequest)(nil),              // 58: crinode.node.v1.CommitRequest
-	(*CommitResponse)(nil),             // 59: crinode.node.v1.CommitResponse
-	nil,                                // 60: crinode.node.v1.Container.LabelsEntry
-	(*TopResponse_Process)(nil),        // 61: crinode.node.v1.TopResponse.Process
-	nil,                                // 62: crinode.node.v1.Event.AttributesEntry
-	(*ChangesResponse_Change)(nil),     // 63: crinode.node.v1.ChangesResponse.Change
-	(*v1.PodSandboxConfig)(nil),        // 64: runtime.v1.PodSandboxConfig
-	(*v1.ContainerConfig)(nil),         // 65: runtime.v1.ContainerConfig
-	(*v1.LinuxContainerResources)(nil), // 66: runtime.v1.LinuxContainerResources
+	(*StatsRequest)(nil),               // 37: crinode.node.v1.StatsRequest
+	(*StatsResponse)(nil),              // 38: crinode.node.v1.StatsResponse
+	(*Usage)(nil),                      // 39: crinode.node.v1.Usage
+	(*TerminalSize)(nil),               // 40: crinode.node.v1.TerminalSize
+	(*AttachRequest)(nil),              // 41: crinode.node.v1.AttachRequest
+	(*AttachOpen)(nil),                 // 42: crinode.node.v1.AttachOpen
+	(*ExecRequest)(nil),                // 43: crinode.node.v1.ExecRequest
+	(*ExecOpen)(nil),                   // 44: crinode.node.v1.ExecOpen
+	(*StreamResponse)(nil),             // 45: crinode.node.v1.StreamResponse
+	(*Exit)(nil),                       // 46: crinode.node.v1.Exit
+	(*LogsRequest)(nil),                // 47: crinode.node.v1.LogsRequest
+	(*LogsResponse)(nil),               // 48: crinode.node.v1.LogsResponse
+	(*LogLine)(nil),                    // 49: crinode.node.v1.LogLine
+	(*EventsRequest)(nil),              // 50: crinode.node.v1.EventsRequest
+	(*Event)(nil),                      // 51: crinode.node.v1.Event
+	(*Chunk)(nil),                      // 52: crinode.node.v1.Chunk
+	(*CopyFromRequest)(nil),            // 53: crinode.node.v1.CopyFromRequest
+	(*CopyFromResponse)(nil),           // 54: crinode.node.v1.CopyFromResponse
+	(*PathStat)(nil),                   // 55: crinode.node.v1.PathStat
+	(*CopyToRequest)(nil),              // 56: crinode.node.v1.CopyToRequest
+	(*CopyToResponse)(nil),             // 57: crinode.node.v1.CopyToResponse
+	(*ChangesRequest)(nil),             // 58: crinode.node.v1.ChangesRequest
+	(*ChangesResponse)(nil),            // 59: crinode.node.v1.ChangesResponse
+	(*ExportRequest)(nil),              // 60: crinode.node.v1.ExportRequest
+	(*CommitRequest)(nil),              // 61: crinode.node.v1.CommitRequest
+	(*CommitResponse)(nil),             // 62: crinode.node.v1.CommitResponse
+	nil,                                // 63: crinode.node.v1.Container.LabelsEntry
+	(*TopResponse_Process)(nil),        // 64: crinode.node.v1.TopResponse.Process
+	nil,                                // 65: crinode.node.v1.Event.AttributesEntry
+	(*ChangesResponse_Change)(nil),     // 66: crinode.node.v1.ChangesResponse.Change
+	(*v1.PodSandboxConfig)(nil),        // 67: runtime.v1.PodSandboxConfig
+	(*v1.ContainerConfig)(nil),         // 68: runtime.v1.ContainerConfig
+	(*v1.LinuxContainerResources)(nil), // 69: runtime.v1.LinuxContainerResources
 }
 var file_pkg_node_nodev1_containers_proto_depIdxs = []int32{
-	64, // 0: crinode.node.v1.CreateRequest.pod:type_name -> runtime.v1.PodSandboxConfig
-	65, // 1: crinode.node.v1.CreateRequest.container:type_name -> runtime.v1.ContainerConfig
+	67, // 0: crinode.node.v1.CreateRequest.pod:type_name -> runtime.v1.PodSandboxConfig
+	68, // 1: crinode.node.v1.CreateRequest.container:type_name -> runtime.v1.ContainerConfig
 	2,  // 2: crinode.node.v1.CreateRequest.restart:type_name -> crinode.node.v1.RestartPolicy
 	3,  // 3: crinode.node.v1.CreateRequest.tmpfs:type_name -> crinode.node.v1.Tmpfs
 	4,  // 4: crinode.node.v1.CreateRequest.volumes:type_name -> crinode.node.v1.VolumeMount
 	5,  // 5: crinode.node.v1.CreateRequest.ulimits:type_name -> crinode.node.v1.Ulimit
 	6,  // 6: crinode.node.v1.CreateRequest.healthcheck:type_name -> crinode.node.v1.Healthcheck
 	7,  // 7: crinode.node.v1.CreateRequest.networks:type_name -> crinode.node.v1.NetworkMembership
-	66, // 8: crinode.node.v1.UpdateRequest.resources:type_name -> runtime.v1.LinuxContainerResources
+	69, // 8: crinode.node.v1.UpdateRequest.resources:type_name -> runtime.v1.LinuxContainerResources
 	2,  // 9: crinode.node.v1.UpdateRequest.restart:type_name -> crinode.node.v1.RestartPolicy
 	30, // 10: crinode.node.v1.ListResponse.containers:type_name -> crinode.node.v1.Container
 	31, // 11: crinode.node.v1.Container.ports:type_name -> crinode.node.v1.Port
-	60, // 12: crinode.node.v1.Container.labels:type_name -> crinode.node.v1.Container.LabelsEntry
+	63, // 12: crinode.node.v1.Container.labels:type_name -> crinode.node.v1.Container.LabelsEntry
 	32, // 13: crinode.node.v1.Container.mounts:type_name -> crinode.node.v1.Mount
-	61, // 14: crinode.node.v1.TopResponse.processes:type_name -> crinode.node.v1.TopResponse.Process
-	39, // 15: crinode.node.v1.AttachRequest.open:type_name -> crinode.node.v1.AttachOpen
-	37, // 16: crinode.node.v1.AttachRequest.size:type_name -> crinode.node.v1.TerminalSize
-	37, // 17: crinode.node.v1.AttachOpen.size:type_name -> crinode.node.v1.TerminalSize
-	41, // 18: crinode.node.v1.ExecRequest.open:type_name -> crinode.node.v1.ExecOpen
-	37, // 19: crinode.node.v1.ExecRequest.size:type_name -> crinode.node.v1.TerminalSize
-	37, // 20: crinode.node.v1.ExecOpen.size:type_name -> crinode.node.v1.TerminalSize
-	43, // 21: crinode.node.v1.StreamResponse.exit:type_name -> crinode.node.v1.Exit
-	46, // 22: crinode.node.v1.LogsResponse.lines:type_name -> crinode.node.v1.LogLine
-	62, // 23: crinode.node.v1.Event.attributes:type_name -> crinode.node.v1.Event.AttributesEntry
-	52, // 24: crinode.node.v1.CopyFromResponse.stat:type_name -> crinode.node.v1.PathStat
-	63, // 25: crinode.node.v1.ChangesResponse.changes:type_name -> crinode.node.v1.ChangesResponse.Change
-	0,  // 26: crinode.node.v1.Containers.Create:input_type -> crinode.node.v1.CreateRequest
-	8,  // 27: crinode.node.v1.Containers.Start:input_type -> crinode.node.v1.StartRequest
-	10, // 28: crinode.node.v1.Containers.Stop:input_type -> crinode.node.v1.StopRequest
-	12, // 29: crinode.node.v1.Containers.Restart:input_type -> crinode.node.v1.RestartRequest
-	14, // 30: crinode.node.v1.Containers.Kill:input_type -> crinode.node.v1.KillRequest
-	16, // 31: crinode.node.v1.Containers.Pause:input_type -> crinode.node.v1.PauseRequest
-	18, // 32: crinode.node.v1.Containers.Unpause:input_type -> crinode.node.v1.UnpauseRequest
-	20, // 33: crinode.node.v1.Containers.Remove:input_type -> crinode.node.v1.RemoveRequest
-	22, // 34: crinode.node.v1.Containers.Wait:input_type -> crinode.node.v1.WaitRequest
-	24, // 35: crinode.node.v1.Containers.Rename:input_type -> crinode.node.v1.RenameRequest
-	26, // 36: crinode.node.v1.Containers.Update:input_type -> crinode.node.v1.UpdateRequest
-	28, // 37: crinode.node.v1.Containers.List:input_type -> crinode.node.v1.ListRequest
-	33, // 38: crinode.node.v1.Containers.Inspect:input_type -> crinode.node.v1.InspectRequest
-	35, // 39: crinode.node.v1.Containers.Top:input_type -> crinode.node.v1.TopRequest
-	38, // 40: crinode.node.v1.Containers.Attach:input_type -> crinode.node.v1.AttachRequest
-	40, // 41: crinode.node.v1.Containers.Exec:input_type -> crinode.node.v1.ExecRequest
-	44, // 42: crinode.node.v1.Containers.Logs:input_type -> crinode.node.v1.LogsRequest
-	47, // 43: crinode.node.v1.Containers.Events:input_type -> crinode.node.v1.EventsRequest
-	50, // 44: crinode.node.v1.Containers.CopyFrom:input_type -> crinode.node.v1.CopyFromRequest
-	53, // 45: crinode.node.v1.Containers.CopyTo:input_type -> crinode.node.v1.CopyToRequest
-	55, // 46: crinode.node.v1.Containers.Changes:input_type -> crinode.node.v1.ChangesRequest
-	57, // 47: crinode.node.v1.Containers.Export:input_type -> crinode.node.v1.ExportRequest
-	58, // 48: crinode.node.v1.Containers.Commit:input_type -> crinode.node.v1.CommitRequest
-	1,  // 49: crinode.node.v1.Containers.Create:output_type -> crinode.node.v1.CreateResponse
-	9,  // 50: crinode.node.v1.Containers.Start:output_type -> crinode.node.v1.StartResponse
-	11, // 51: crinode.node.v1.Containers.Stop:output_type -> crinode.node.v1.StopResponse
-	13, // 52: crinode.node.v1.Containers.Restart:output_type -> crinode.node.v1.RestartResponse
-	15, // 53: crinode.node.v1.Containers.Kill:output_type -> crinode.node.v1.KillResponse
-	17, // 54: crinode.node.v1.Containers.Pause:output_type -> crinode.node.v1.PauseResponse
-	19, // 55: crinode.node.v1.Containers.Unpause:output_type -> crinode.node.v1.UnpauseResponse
-	21, // 56: crinode.node.v1.Containers.Remove:output_type -> crinode.node.v1.RemoveResponse
-	23, // 57: crinode.node.v1.Containers.Wait:output_type -> crinode.node.v1.WaitResponse
-	25, // 58: crinode.node.v1.Containers.Rename:output_type -> crinode.node.v1.RenameResponse
-	27, // 59: crinode.node.v1.Containers.Update:output_type -> crinode.node.v1.UpdateResponse
-	29, // 60: crinode.node.v1.Containers.List:output_type -> crinode.node.v1.ListResponse
-	34, // 61: crinode.node.v1.Containers.Inspect:output_type -> crinode.node.v1.InspectResponse
-	36, // 62: crinode.node.v1.Containers.Top:output_type -> crinode.node.v1.TopResponse
-	42, // 63: crinode.node.v1.Containers.Attach:output_type -> crinode.node.v1.StreamResponse
-	42, // 64: crinode.node.v1.Containers.Exec:output_type -> crinode.node.v1.StreamResponse
-	45, // 65: crinode.node.v1.Containers.Logs:output_type -> crinode.node.v1.LogsResponse
-	48, // 66: crinode.node.v1.Containers.Events:output_type -> crinode.node.v1.Event
-	51, // 67: crinode.node.v1.Containers.CopyFrom:output_type -> crinode.node.v1.CopyFromResponse
-	54, // 68: crinode.node.v1.Containers.CopyTo:output_type -> crinode.node.v1.CopyToResponse
-	56, // 69: crinode.node.v1.Containers.Changes:output_type -> crinode.node.v1.ChangesResponse
-	49, // 70: crinode.node.v1.Containers.Export:output_type -> crinode.node.v1.Chunk
-	59, // 71: crinode.node.v1.Containers.Commit:output_type -> crinode.node.v1.CommitResponse
-	49, // [49:72] is the sub-list for method output_type
-	26, // [26:49] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	64, // 14: crinode.node.v1.TopResponse.processes:type_name -> crinode.node.v1.TopResponse.Process
+	39, // 15: crinode.node.v1.StatsResponse.usages:type_name -> crinode.node.v1.Usage
+	42, // 16: crinode.node.v1.AttachRequest.open:type_name -> crinode.node.v1.AttachOpen
+	40, // 17: crinode.node.v1.AttachRequest.size:type_name -> crinode.node.v1.TerminalSize
+	40, // 18: crinode.node.v1.AttachOpen.size:type_name -> crinode.node.v1.TerminalSize
+	44, // 19: crinode.node.v1.ExecRequest.open:type_name -> crinode.node.v1.ExecOpen
+	40, // 20: crinode.node.v1.ExecRequest.size:type_name -> crinode.node.v1.TerminalSize
+	40, // 21: crinode.node.v1.ExecOpen.size:type_name -> crinode.node.v1.TerminalSize
+	46, // 22: crinode.node.v1.StreamResponse.exit:type_name -> crinode.node.v1.Exit
+	49, // 23: crinode.node.v1.LogsResponse.lines:type_name -> crinode.node.v1.LogLine
+	65, // 24: crinode.node.v1.Event.attributes:type_name -> crinode.node.v1.Event.AttributesEntry
+	55, // 25: crinode.node.v1.CopyFromResponse.stat:type_name -> crinode.node.v1.PathStat
+	66, // 26: crinode.node.v1.ChangesResponse.changes:type_name -> crinode.node.v1.ChangesResponse.Change
+	0,  // 27: crinode.node.v1.Containers.Create:input_type -> crinode.node.v1.CreateRequest
+	8,  // 28: crinode.node.v1.Containers.Start:input_type -> crinode.node.v1.StartRequest
+	10, // 29: crinode.node.v1.Containers.Stop:input_type -> crinode.node.v1.StopRequest
+	12, // 30: crinode.node.v1.Containers.Restart:input_type -> crinode.node.v1.RestartRequest
+	14, // 31: crinode.node.v1.Containers.Kill:input_type -> crinode.node.v1.KillRequest
+	16, // 32: crinode.node.v1.Containers.Pause:input_type -> crinode.node.v1.PauseRequest
+	18, // 33: crinode.node.v1.Containers.Unpause:input_type -> crinode.node.v1.UnpauseRequest
+	20, // 34: crinode.node.v1.Containers.Remove:input_type -> crinode.node.v1.RemoveRequest
+	22, // 35: crinode.node.v1.Containers.Wait:input_type -> crinode.node.v1.WaitRequest
+	24, // 36: crinode.node.v1.Containers.Rename:input_type -> crinode.node.v1.RenameRequest
+	26, // 37: crinode.node.v1.Containers.Update:input_type -> crinode.node.v1.UpdateRequest
+	28, // 38: crinode.node.v1.Containers.List:input_type -> crinode.node.v1.ListRequest
+	33, // 39: crinode.node.v1.Containers.Inspect:input_type -> crinode.node.v1.InspectRequest
+	35, // 40: crinode.node.v1.Containers.Top:input_type -> crinode.node.v1.TopRequest
+	37, // 41: crinode.node.v1.Containers.Stats:input_type -> crinode.node.v1.StatsRequest
+	41, // 42: crinode.node.v1.Containers.Attach:input_type -> crinode.node.v1.AttachRequest
+	43, // 43: crinode.node.v1.Containers.Exec:input_type -> crinode.node.v1.ExecRequest
+	47, // 44: crinode.node.v1.Containers.Logs:input_type -> crinode.node.v1.LogsRequest
+	50, // 45: crinode.node.v1.Containers.Events:input_type -> crinode.node.v1.EventsRequest
+	53, // 46: crinode.node.v1.Containers.CopyFrom:input_type -> crinode.node.v1.CopyFromRequest
+	56, // 47: crinode.node.v1.Containers.CopyTo:input_type -> crinode.node.v1.CopyToRequest
+	58, // 48: crinode.node.v1.Containers.Changes:input_type -> crinode.node.v1.ChangesRequest
+	60, // 49: crinode.node.v1.Containers.Export:input_type -> crinode.node.v1.ExportRequest
+	61, // 50: crinode.node.v1.Containers.Commit:input_type -> crinode.node.v1.CommitRequest
+	1,  // 51: crinode.node.v1.Containers.Create:output_type -> crinode.node.v1.CreateResponse
+	9,  // 52: crinode.node.v1.Containers.Start:output_type -> crinode.node.v1.StartResponse
+	11, // 53: crinode.node.v1.Containers.Stop:output_type -> crinode.node.v1.StopResponse
+	13, // 54: crinode.node.v1.Containers.Restart:output_type -> crinode.node.v1.RestartResponse
+	15, // 55: crinode.node.v1.Containers.Kill:output_type -> crinode.node.v1.KillResponse
+	17, // 56: crinode.node.v1.Containers.Pause:output_type -> crinode.node.v1.PauseResponse
+	19, // 57: crinode.node.v1.Containers.Unpause:output_type -> crinode.node.v1.UnpauseResponse
+	21, // 58: crinode.node.v1.Containers.Remove:output_type -> crinode.node.v1.RemoveResponse
+	23, // 59: crinode.node.v1.Containers.Wait:output_type -> crinode.node.v1.WaitResponse
+	25, // 60: crinode.node.v1.Containers.Rename:output_type -> crinode.node.v1.RenameResponse
+	27, // 61: crinode.node.v1.Containers.Update:output_type -> crinode.node.v1.UpdateResponse
+	29, // 62: crinode.node.v1.Containers.List:output_type -> crinode.node.v1.ListResponse
+	34, // 63: crinode.node.v1.Containers.Inspect:output_type -> crinode.node.v1.InspectResponse
+	36, // 64: crinode.node.v1.Containers.Top:output_type -> crinode.node.v1.TopResponse
+	38, // 65: crinode.node.v1.Containers.Stats:output_type -> crinode.node.v1.StatsResponse
+	45, // 66: crinode.node.v1.Containers.Attach:output_type -> crinode.node.v1.StreamResponse
+	45, // 67: crinode.node.v1.Containers.Exec:output_type -> crinode.node.v1.StreamResponse
+	48, // 68: crinode.node.v1.Containers.Logs:output_type -> crinode.node.v1.LogsResponse
+	51, // 69: crinode.node.v1.Containers.Events:output_type -> crinode.node.v1.Event
+	54, // 70: crinode.node.v1.Containers.CopyFrom:output_type -> crinode.node.v1.CopyFromResponse
+	57, // 71: crinode.node.v1.Containers.CopyTo:output_type -> crinode.node.v1.CopyToResponse
+	59, // 72: crinode.node.v1.Containers.Changes:output_type -> crinode.node.v1.ChangesResponse
+	52, // 73: crinode.node.v1.Containers.Export:output_type -> crinode.node.v1.Chunk
+	62, // 74: crinode.node.v1.Containers.Commit:output_type -> crinode.node.v1.CommitResponse
+	51, // [51:75] is the sub-list for method output_type
+	27, // [27:51] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_pkg_node_nodev1_containers_proto_init() }
@@ -4387,14 +4681,14 @@ func file_pkg_node_nodev1_containers_proto_init() {
 	}
 	file_pkg_node_nodev1_containers_proto_msgTypes[10].OneofWrappers = []any{}
 	file_pkg_node_nodev1_containers_proto_msgTypes[12].OneofWrappers = []any{}
-	file_pkg_node_nodev1_containers_proto_msgTypes[44].OneofWrappers = []any{}
+	file_pkg_node_nodev1_containers_proto_msgTypes[47].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pkg_node_nodev1_containers_proto_rawDesc), len(file_pkg_node_nodev1_containers_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   64,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

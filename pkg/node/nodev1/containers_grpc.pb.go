@@ -33,6 +33,7 @@ const (
 	Containers_List_FullMethodName     = "/crinode.node.v1.Containers/List"
 	Containers_Inspect_FullMethodName  = "/crinode.node.v1.Containers/Inspect"
 	Containers_Top_FullMethodName      = "/crinode.node.v1.Containers/Top"
+	Containers_Stats_FullMethodName    = "/crinode.node.v1.Containers/Stats"
 	Containers_Attach_FullMethodName   = "/crinode.node.v1.Containers/Attach"
 	Containers_Exec_FullMethodName     = "/crinode.node.v1.Containers/Exec"
 	Containers_Logs_FullMethodName     = "/crinode.node.v1.Containers/Logs"
@@ -76,6 +77,8 @@ type ContainersClient interface {
 	// Inspect describes a container in the form of docker's inspect.
 	Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error)
 	Top(ctx context.Context, in *TopRequest, opts ...grpc.CallOption) (*TopResponse, error)
+	// Stats measures the containers named, or all that run.
+	Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error)
 	// Attach connects to the streams of a container, and may start it once it is
 	// connected, so that no output is missed.
 	Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AttachRequest, StreamResponse], error)
@@ -233,6 +236,16 @@ func (c *containersClient) Top(ctx context.Context, in *TopRequest, opts ...grpc
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TopResponse)
 	err := c.cc.Invoke(ctx, Containers_Top_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *containersClient) Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StatsResponse)
+	err := c.cc.Invoke(ctx, Containers_Stats_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -406,6 +419,8 @@ type ContainersServer interface {
 	// Inspect describes a container in the form of docker's inspect.
 	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
 	Top(context.Context, *TopRequest) (*TopResponse, error)
+	// Stats measures the containers named, or all that run.
+	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
 	// Attach connects to the streams of a container, and may start it once it is
 	// connected, so that no output is missed.
 	Attach(grpc.BidiStreamingServer[AttachRequest, StreamResponse]) error
@@ -470,6 +485,9 @@ func (UnimplementedContainersServer) Inspect(context.Context, *InspectRequest) (
 }
 func (UnimplementedContainersServer) Top(context.Context, *TopRequest) (*TopResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Top not implemented")
+}
+func (UnimplementedContainersServer) Stats(context.Context, *StatsRequest) (*StatsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Stats not implemented")
 }
 func (UnimplementedContainersServer) Attach(grpc.BidiStreamingServer[AttachRequest, StreamResponse]) error {
 	return status.Error(codes.Unimplemented, "method Attach not implemented")
@@ -771,6 +789,24 @@ func _Containers_Top_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Containers_Stats_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StatsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ContainersServer).Stats(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Containers_Stats_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ContainersServer).Stats(ctx, req.(*StatsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Containers_Attach_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(ContainersServer).Attach(&grpc.GenericServerStream[AttachRequest, StreamResponse]{ServerStream: stream})
 }
@@ -934,6 +970,10 @@ var Containers_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Top",
 			Handler:    _Containers_Top_Handler,
+		},
+		{
+			MethodName: "Stats",
+			Handler:    _Containers_Stats_Handler,
 		},
 		{
 			MethodName: "Changes",
