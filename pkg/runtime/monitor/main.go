@@ -16,6 +16,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,9 @@ const (
 	// originalOOM hands the oom_score_adj that children get through an upgrade.
 	originalOOM = "CRI_NODE_MONITOR_OOM_SCORE_ADJ"
 	readyText   = "ready"
+	// settleTime is how long the monitor is taken to be starting: it then gives
+	// back the memory that only its start needed.
+	settleTime = 2 * time.Second
 )
 
 // Main is the monitor process: `cri-node monitor --dir DIR`. It returns when
@@ -195,11 +199,17 @@ func (m *server) run() error {
 	signal.Notify(signals, unix.SIGHUP, unix.SIGTERM, unix.SIGINT)
 	defer signal.Stop(signals)
 	m.logger.Info("monitor runs", "pid", os.Getpid(), "oomScoreAdj", m.oom.current, "containers", len(m.list()))
+	settled := time.NewTimer(settleTime)
+	defer settled.Stop()
 	for m.ctx.Err() == nil {
 		select {
 		case <-m.ctx.Done():
 		case s := <-signals:
 			m.signal(s)
+		case <-settled.C:
+			if err := linux.ShrinkProcess(); err != nil {
+				m.logger.Warn("memory of the start is kept", "error", err)
+			}
 		}
 	}
 	return m.end(accepting)
