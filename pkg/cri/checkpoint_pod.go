@@ -211,6 +211,6 @@ func (s *Server) restoreContainer(ctx context.Context, sandboxID string, config 
 	st := sb.Status()
 	key := containerKey{sandbox: st.ID, name: config.GetMetadata().GetName(), attempt: config.GetMetadata().GetAttempt()}
 	return s.creates.do(ctx, key, func(ctx context.Context, at *progress.Stages) (string, error) {
-		return s.createContainer(ctx, at, &st, config, from)
+		return s.createContainer(ctx, at, &creation{pod: &st, config: config, from: from})
 	})
 }

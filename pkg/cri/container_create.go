@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,31 +22,60 @@ import (
 // CreateContainer makes a container in a ready pod, up to the point where its
 // process waits to be started.
 func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
-	sb, err := s.readySandbox(r.GetPodSandboxId())
+	id, err := s.CreateIn(ctx, r, Extras{})
 	if err != nil {
 		return nil, err
+	}
+	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
+}
+
+// CreateIn is CreateContainer with extras.
+func (s *Server) CreateIn(ctx context.Context, r *runtimeapi.CreateContainerRequest, extras Extras) (id string, err error) {
+	sb, err := s.readySandbox(r.GetPodSandboxId())
+	if err != nil {
+		return "", err
 	}
 	st := sb.Status()
 	view := s.sandboxView(&st)
 	if err := spec.ValidateContainer(r.GetConfig(), view.Config); err != nil {
-		return nil, err
+		return "", err
+	}
+	if err := extras.validate(); err != nil {
+		return "", err
+	}
+	if extras.Owner != "" && extras.Owner != st.Params.Owner {
+		return "", fmt.Errorf("sandbox %s is somebody else's: %w", st.ID, errdefs.ErrFailedPrecondition)
 	}
 	if _, err := cdi.Requested(r.GetConfig()); err != nil {
-		return nil, err
+		return "", err
 	}
 	m := r.GetConfig().GetMetadata()
 	key := containerKey{sandbox: st.ID, name: m.GetName(), attempt: m.GetAttempt()}
-	id, err := s.creates.do(ctx, key, func(ctx context.Context, at *progress.Stages) (string, error) {
+	id, err = s.creates.do(ctx, key, func(ctx context.Context, at *progress.Stages) (string, error) {
 		from, err := s.restoreFrom(r.GetConfig().GetImage().GetImage())
 		if err != nil {
 			return "", fmt.Errorf("config.image: %w", err)
 		}
-		return s.createContainer(ctx, at, &st, r.GetConfig(), from)
+		return s.createContainer(ctx, at, &creation{pod: &st, config: r.GetConfig(), from: from, extras: extras})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("create container %s in sandbox %s: %w", key.name, st.ID, err)
+		return "", fmt.Errorf("create container %s in sandbox %s: %w", key.name, st.ID, err)
 	}
-	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
+	return id, nil
+}
+
+// creation is one making of a container.
+type creation struct {
+	pod    *sandbox.Status
+	config *runtimeapi.ContainerConfig
+	extras Extras
+	// from is the checkpoint it is made of, or nil.
+	from *restorable
+
+	// What follows is found out on the way.
+	image       *image.Image
+	handler     *oci.Runtime
+	cgroupsPath string
 }
 
 // readySandbox finds a sandbox in which something may be created or started.
@@ -61,8 +91,9 @@ func (s *Server) readySandbox(id string) (*sandbox.Sandbox, error) {
 	return sb, nil
 }
 
-// createContainer makes a container, of a checkpoint where from is not nil.
-func (s *Server) createContainer(ctx context.Context, at *progress.Stages, st *sandbox.Status, config *runtimeapi.ContainerConfig, from *restorable) (string, error) {
+// createContainer makes a container.
+func (s *Server) createContainer(ctx context.Context, at *progress.Stages, q *creation) (string, error) {
+	st, config := q.pod, q.config
 	// 1. A repeated request gets what the first one made.
 	m := config.GetMetadata()
 	if c, ok := s.config.Containers.Lookup(st.ID, m.GetName(), m.GetAttempt()); ok {
@@ -74,12 +105,11 @@ func (s *Server) createContainer(ctx context.Context, at *progress.Stages, st *s
 			return "", err
 		}
 	}
-	img, err := s.containerImage(config, from)
-	if err != nil {
+	var err error
+	if q.image, err = s.containerImage(config, q.from); err != nil {
 		return "", fmt.Errorf("config.image: %w", err)
 	}
-	handler, err := s.handler(st.Params.RuntimeHandler)
-	if err != nil {
+	if q.handler, err = s.handler(st.Params.RuntimeHandler); err != nil {
 		return "", err
 	}
 	labels, err := s.labels(st, config)
@@ -88,14 +118,15 @@ func (s *Server) createContainer(ctx context.Context, at *progress.Stages, st *s
 	}
 	// 2. Record and root file system.
 	ctx = at.Enter(ctx, "root file system")
-	id := newID()
+	id := q.extras.id()
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("containerID", id))
-	cgroup, cgroupsPath := s.containerCgroup(st.Params.CgroupParent, id)
+	var cgroup string
+	cgroup, q.cgroupsPath = s.containerCgroup(st.Params.CgroupParent, id)
 	c, err := s.config.Containers.Prepare(ctx, runtime.Params{
 		ID: id, Group: st.ID, Name: m.GetName(), Attempt: m.GetAttempt(),
-		Handler: handler.Handler(), ImageID: img.ID, Cgroup: cgroup,
-		UserNS: userNS(st), MountLabel: labels.Mount,
-		LogPath: spec.LogPath(s.sandboxView(st).Config, config),
+		Handler: q.handler.Handler(), ImageID: q.image.ID, Cgroup: cgroup,
+		UserNS: userNS(st), MountLabel: labels.Mount, Owner: st.Params.Owner,
+		LogPath: cmp.Or(q.extras.LogPath, spec.LogPath(s.sandboxView(st).Config, config)),
 		Labels:  config.GetLabels(), Annotations: config.GetAnnotations(),
 	})
 	if err != nil {
@@ -103,13 +134,13 @@ func (s *Server) createContainer(ctx context.Context, at *progress.Stages, st *s
 	}
 	// 3. The OCI spec, which needs the root file system for its users.
 	ctx = at.Enter(ctx, "OCI spec")
-	options, err := s.createOptions(ctx, c, st, config, img, handler, cgroupsPath)
+	options, err := s.createOptions(ctx, c, q)
 	if err != nil {
 		return "", errors.Join(err, s.undoCreate(ctx, c))
 	}
-	if from != nil {
+	if q.from != nil {
 		ctx = at.Enter(ctx, "checkpoint")
-		if err := s.restoreInto(ctx, c, from, &options); err != nil {
+		if err := s.restoreInto(ctx, c, q.from, &options); err != nil {
 			return "", errors.Join(err, s.undoCreate(ctx, c))
 		}
 	}
@@ -151,14 +182,13 @@ func (s *Server) undoCreate(ctx context.Context, c *runtime.Container) error {
 }
 
 // createOptions translates the request.
-func (s *Server) createOptions(ctx context.Context, c *runtime.Container, st *sandbox.Status, config *runtimeapi.ContainerConfig,
-	img *image.Image, handler *oci.Runtime, cgroupsPath string,
-) (runtime.CreateOptions, error) {
+func (s *Server) createOptions(ctx context.Context, c *runtime.Container, q *creation) (runtime.CreateOptions, error) {
+	st, config, handler := q.pod, q.config, q.handler
 	pod, err := s.pod(st, config)
 	if err != nil {
 		return runtime.CreateOptions{}, err
 	}
-	pod.CgroupsPath = cgroupsPath
+	pod.CgroupsPath = q.cgroupsPath
 	labels, err := s.labels(st, config)
 	if err != nil {
 		return runtime.CreateOptions{}, err
@@ -173,16 +203,17 @@ func (s *Server) createOptions(ctx context.Context, c *runtime.Container, st *sa
 	out, err := spec.Container(ctx, spec.Input{
 		ID: c.ID(), SandboxID: st.ID,
 		Config: config, Sandbox: s.sandboxView(st).Config,
-		Image: &img.Config, ImageID: img.ID,
+		Image: q.imageConfig(), ImageID: q.image.ID,
 		Rootfs: c.RootfsPath(), VolumesDir: c.VolumesDir(), ImageMounts: volumes.paths,
-		Pod:  pod,
-		Host: s.specHost(),
+		Extras: s.specExtras(q.extras),
+		Pod:    pod,
+		Host:   s.specHost(),
 		Runtime: spec.Runtime{
 			OCIVersion: features.OCIVersion, RRO: features.RecursiveReadOnly && s.host.recursiveReadOnly, IDMap: features.IDMap, ReadsUserNS: features.ReadsUserNS, MountOptions: features.MountOptions,
 		},
 		Defaults: spec.Defaults{
 			Capabilities: options.Capabilities, Env: options.Env, PidsLimit: options.PidsLimit, SeccompRuntimeDefault: options.SeccompDefault,
-			DeviceOwnership: options.DeviceOwnership, PrivilegedWithoutHostDevices: options.WithoutHostDevices[handler.Handler()],
+			Rlimits: q.extras.Ulimits, DeviceOwnership: options.DeviceOwnership, PrivilegedWithoutHostDevices: options.WithoutHostDevices[handler.Handler()],
 		},
 	})
 	if err != nil {
@@ -200,7 +231,8 @@ func (s *Server) createOptions(ctx context.Context, c *runtime.Container, st *sa
 	if err := s.addEdits(&edits{container: config, sandbox: s.sandboxView(st).Config, spec: out.Spec}); err != nil {
 		return runtime.CreateOptions{}, err
 	}
-	view := newContainerView(volumes.report(config), img, out)
+	view := newContainerView(volumes.report(config), q.image, out)
+	view.keep(q)
 	cgroup, err := s.adjustContainer(ctx, c, view, out.Spec)
 	if err != nil {
 		return runtime.CreateOptions{}, err

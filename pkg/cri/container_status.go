@@ -17,7 +17,7 @@ func (s *Server) ListContainers(_ context.Context, r *runtimeapi.ListContainersR
 	for _, c := range s.config.Containers.List() {
 		st := c.Status()
 		state := containerState(st.State)
-		if st.Infra ||
+		if st.Infra || hidden(st.Owner, f.GetId()+f.GetPodSandboxId(), f.GetLabelSelector()) ||
 			f.GetId() != "" && !isPrefix(f.GetId(), st.ID) ||
 			f.GetPodSandboxId() != "" && !isPrefix(f.GetPodSandboxId(), st.Group) ||
 			f.GetState() != nil && f.GetState().GetState() != state ||

@@ -55,6 +55,9 @@ func (s *Server) EventsDropped() uint64 { return s.events.log.Dropped() }
 // part of it, however long ago that was, and what the rest of the pod is now.
 func (s *Server) containerEvent(change runtime.Change) {
 	st := change.Status
+	if st.Owner != "" {
+		return
+	}
 	if st.Infra {
 		s.initEvent(change)
 		return
@@ -101,6 +104,9 @@ func (s *Server) initEvent(change runtime.Change) {
 // the sandbox's id. A pod is created and started at once.
 func (s *Server) sandboxEvent(change sandbox.Change) {
 	st := change.Status
+	if st.Params.Owner != "" {
+		return
+	}
 	pod := s.sandboxStatus(&st)
 	switch change.Kind {
 	case sandbox.ChangeReady:

@@ -52,12 +52,13 @@ func (s *Server) ListImages(_ context.Context, r *runtimeapi.ListImagesRequest) 
 		if err != nil || img == nil {
 			return &runtimeapi.ListImagesResponse{}, err
 		}
-		return &runtimeapi.ListImagesResponse{Images: []*runtimeapi.Image{criImage(img)}}, nil
+		return &runtimeapi.ListImagesResponse{Images: []*runtimeapi.Image{criImage(img, s.ownedImages())}}, nil
 	}
+	owned := s.ownedImages()
 	list := s.config.Images.List()
 	images := make([]*runtimeapi.Image, len(list))
 	for i, img := range list {
-		images[i] = criImage(img)
+		images[i] = criImage(img, owned)
 	}
 	return &runtimeapi.ListImagesResponse{Images: images}, nil
 }
@@ -83,7 +84,7 @@ func (s *Server) ImageStatus(_ context.Context, r *runtimeapi.ImageStatusRequest
 	if err != nil || img == nil {
 		return &runtimeapi.ImageStatusResponse{}, err
 	}
-	response := &runtimeapi.ImageStatusResponse{Image: criImage(img)}
+	response := &runtimeapi.ImageStatusResponse{Image: criImage(img, s.ownedImages())}
 	if r.GetVerbose() {
 		info := map[string]any{"imageSpec": img.Config}
 		if img.Artifact != nil {
@@ -94,14 +95,31 @@ func (s *Server) ImageStatus(_ context.Context, r *runtimeapi.ImageStatusRequest
 	return response, err
 }
 
+// ownedImages are the ids of the images of containers with an owner: kubelet,
+// which does not know of these, would collect them as garbage.
+func (s *Server) ownedImages() map[string]bool {
+	owned := map[string]bool{}
+	for _, c := range s.config.Containers.List() {
+		st := c.Status()
+		if st.Owner == "" {
+			continue
+		}
+		owned[st.ImageID] = true
+		for _, m := range s.containerView(st).Config.GetMounts() {
+			owned[m.GetImage().GetImageRef()] = true
+		}
+	}
+	return owned
+}
+
 // criImage reports uid or username, never both (kubelet's runAsNonRoot).
-func criImage(img *image.Image) *runtimeapi.Image {
+func criImage(img *image.Image, owned map[string]bool) *runtimeapi.Image {
 	i := &runtimeapi.Image{
 		Id:          img.ID,
 		RepoTags:    img.Tags,
 		RepoDigests: img.Digests,
 		Size:        img.Size,
-		Pinned:      img.Pinned,
+		Pinned:      img.Pinned || owned[img.ID],
 		Spec:        &runtimeapi.ImageSpec{Image: img.ID},
 	}
 	if img.UID != nil {

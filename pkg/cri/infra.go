@@ -21,7 +21,7 @@ const infraOOMScore = -998
 func (s *Server) startInfra(ctx context.Context, st sandbox.Status, handler *oci.Runtime) error {
 	cgroup, cgroupsPath := s.containerCgroup(st.Params.CgroupParent, st.ID)
 	c, err := s.config.Containers.Prepare(ctx, runtime.Params{
-		ID: st.ID, Group: st.ID, Infra: true, Handler: handler.Handler(), Cgroup: cgroup, UserNS: userNS(&st),
+		ID: st.ID, Group: st.ID, Infra: true, Owner: st.Params.Owner, Handler: handler.Handler(), Cgroup: cgroup, UserNS: userNS(&st),
 	})
 	if err != nil {
 		return fmt.Errorf("prepare the init of the pid namespace: %w", err)

@@ -87,7 +87,7 @@ func (s *Server) ListMetricDescriptors(context.Context, *runtimeapi.ListMetricDe
 // the moment for which readings are shared, and a series with times of its own
 // would not end with its container.
 func (s *Server) ListPodSandboxMetrics(ctx context.Context, _ *runtimeapi.ListPodSandboxMetricsRequest) (*runtimeapi.ListPodSandboxMetricsResponse, error) {
-	pods := s.readPods(ctx, s.readySandboxes(func(*sandbox.Status) bool { return true }))
+	pods := s.readPods(ctx, s.readySandboxes(func(st *sandbox.Status) bool { return st.Params.Owner == "" }))
 	var targets []stats.Target
 	for _, p := range pods {
 		for _, m := range p.members {

@@ -3,10 +3,16 @@ package cri
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"regexp"
 
 	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-node/cri-node/pkg/cri/spec"
+	"github.com/cri-node/cri-node/pkg/runtime/infra"
 )
 
 // Extras are what CRI's messages have no words for. They are kept with what they
@@ -30,7 +36,7 @@ type Extras struct {
 	// Of a container:
 
 	// LogPath is absolute and goes before what the configs say.
-	LogPath string  `json:"-"`
+	LogPath string       `json:"-"`
 	Tmpfs   []Tmpfs `json:"tmpfs,omitempty"`
 	// Ulimits by name, such as RLIMIT_NOFILE.
 	Ulimits []specs.POSIXRlimit `json:"ulimits,omitempty"`
@@ -43,20 +49,74 @@ type Extras struct {
 }
 
 // Tmpfs is a file system in memory of a container's own.
-type Tmpfs struct {
-	Path string `json:"path"`
-	// Options of mount(8): size=64m, mode=1777, ro, noexec ...
-	Options []string `json:"options,omitempty"`
+type Tmpfs = spec.Tmpfs
+
+// validID is what newID makes.
+var validID = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// validate refuses what the packages below take for granted. They check the
+// rest.
+func (e Extras) validate() error {
+	if e.ID != "" && !validID.MatchString(e.ID) {
+		return fmt.Errorf("extras.id: %.80q: %w", e.ID, errdefs.ErrInvalidArgument)
+	}
+	if e.LogPath != "" && (!filepath.IsAbs(e.LogPath) || filepath.Clean(e.LogPath) != e.LogPath) {
+		return fmt.Errorf("extras.log_path: %.200q is no clean absolute path: %w", e.LogPath, errdefs.ErrInvalidArgument)
+	}
+	seen := map[string]bool{}
+	for i, u := range e.Ulimits {
+		switch {
+		case !validRlimit.MatchString(u.Type) || seen[u.Type]:
+			return fmt.Errorf("extras.ulimits[%d]: %.40q is no limit, or there twice: %w", i, u.Type, errdefs.ErrInvalidArgument)
+		case u.Soft > u.Hard:
+			return fmt.Errorf("extras.ulimits[%d]: the soft limit of %s is above the hard one: %w", i, u.Type, errdefs.ErrInvalidArgument)
+		}
+		seen[u.Type] = true
+	}
+	return nil
 }
 
-// CreatePod is RunPodSandbox with extras.
-func (s *Server) CreatePod(ctx context.Context, r *runtimeapi.RunPodSandboxRequest, extras Extras) (id string, err error) {
-	return "", fmt.Errorf("create pod: %w", errdefs.ErrNotImplemented)
+// validRlimit is a name of setrlimit(2).
+var validRlimit = regexp.MustCompile(`^RLIMIT_(AS|CORE|CPU|DATA|FSIZE|LOCKS|MEMLOCK|MSGQUEUE|NICE|NOFILE|NPROC|RSS|RTPRIO|RTTIME|SIGPENDING|STACK)$`)
+
+// specExtras are the extras that the spec of a container shows.
+func (s *Server) specExtras(e Extras) spec.Extras {
+	x := spec.Extras{Tmpfs: e.Tmpfs, StopSignal: e.StopSignal}
+	if e.Init {
+		x.Init = infra.ContainerInit(s.config.InfraRoot)
+	}
+	return x
 }
 
-// CreateIn is CreateContainer with extras.
-func (s *Server) CreateIn(ctx context.Context, r *runtimeapi.CreateContainerRequest, extras Extras) (id string, err error) {
-	return "", fmt.Errorf("create container: %w", errdefs.ErrNotImplemented)
+// keep notes what renewing the container will need.
+func (v *containerView) keep(q *creation) {
+	if q.pod.Params.Owner != "" {
+		v.Extras, v.Image = &q.extras, &q.image.Config
+	}
+}
+
+// imageConfig is the config of the image as far as the request wants it.
+func (q *creation) imageConfig() *ocispec.Image {
+	if !q.extras.NoEntrypoint || len(q.config.GetCommand()) > 0 {
+		return &q.image.Config
+	}
+	config := q.image.Config
+	config.Config.Entrypoint = nil
+	return &config
+}
+
+// ownerLabel in a selector asks for objects that have an owner, too.
+const ownerLabel = "io.cri-node.owner"
+
+// hidden reports whether an object of an owner is kept from a client that asks
+// for no object by its id. Its record says whose it is, and not its labels,
+// which anybody may set.
+func hidden(owner, id string, selector map[string]string) bool {
+	if owner == "" || id != "" {
+		return false
+	}
+	_, asked := selector[ownerLabel]
+	return !asked
 }
 
 // RenewContainer makes a container that has exited Created again, and before

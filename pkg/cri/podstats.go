@@ -32,7 +32,8 @@ func (s *Server) PodSandboxStats(ctx context.Context, r *runtimeapi.PodSandboxSt
 func (s *Server) ListPodSandboxStats(ctx context.Context, r *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
 	f := r.GetFilter()
 	pods := s.readPods(ctx, s.readySandboxes(func(st *sandbox.Status) bool {
-		return (f.GetId() == "" || isPrefix(f.GetId(), st.ID)) && selects(f.GetLabelSelector(), st.Params.Labels)
+		return !hidden(st.Params.Owner, f.GetId(), f.GetLabelSelector()) &&
+			(f.GetId() == "" || isPrefix(f.GetId(), st.ID)) && selects(f.GetLabelSelector(), st.Params.Labels)
 	}))
 	response := &runtimeapi.ListPodSandboxStatsResponse{Stats: make([]*runtimeapi.PodSandboxStats, 0, len(pods))}
 	for _, p := range pods {

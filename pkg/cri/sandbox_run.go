@@ -22,35 +22,70 @@ import (
 // RunPodSandbox makes a pod: namespaces, network, files and, where its
 // containers share a pid namespace, the init of that.
 func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
-	if err := spec.ValidateSandbox(r.GetConfig()); err != nil {
+	id, err := s.CreatePod(ctx, r, Extras{})
+	if err != nil {
 		return nil, err
+	}
+	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
+}
+
+// CreatePod is RunPodSandbox with extras.
+func (s *Server) CreatePod(ctx context.Context, r *runtimeapi.RunPodSandboxRequest, extras Extras) (id string, err error) {
+	if err := spec.ValidateSandbox(r.GetConfig()); err != nil {
+		return "", err
+	}
+	if err := extras.validate(); err != nil {
+		return "", err
 	}
 	handler, err := s.handler(r.GetRuntimeHandler())
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	if err := s.checkUserNS(r.GetConfig(), handler); err != nil {
-		return nil, err
+		return "", err
 	}
-	key := sandboxKey(r.GetConfig().GetMetadata())
-	id, err := s.runs.do(ctx, key, func(ctx context.Context, at *progress.Stages) (string, error) {
-		return s.runSandbox(ctx, at, r, handler)
+	key := podKey{sandboxKey(r.GetConfig().GetMetadata()), extras.Owner}
+	id, err = s.runs.do(ctx, key, func(ctx context.Context, at *progress.Stages) (string, error) {
+		return s.runSandbox(ctx, at, &podRequest{RunPodSandboxRequest: r, extras: extras, handler: handler})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("run sandbox %s/%s: %w", key.Namespace, key.Name, err)
+		return "", fmt.Errorf("run sandbox %s/%s: %w", key.Namespace, key.Name, err)
 	}
-	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
+	return id, nil
+}
+
+// podKey is what makes two requests for a pod one.
+type podKey struct {
+	sandbox.Key
+	owner string
+}
+
+// podRequest is a request for a pod.
+type podRequest struct {
+	*runtimeapi.RunPodSandboxRequest
+	extras  Extras
+	handler *oci.Runtime
+}
+
+// id is that of the pod to be made.
+func (e Extras) id() string {
+	if e.ID != "" {
+		return e.ID
+	}
+	return newID()
 }
 
 func sandboxKey(m *runtimeapi.PodSandboxMetadata) sandbox.Key {
 	return sandbox.Key{Namespace: m.GetNamespace(), Name: m.GetName(), UID: m.GetUid(), Attempt: m.GetAttempt()}
 }
 
-func (s *Server) runSandbox(ctx context.Context, at *progress.Stages, r *runtimeapi.RunPodSandboxRequest, handler *oci.Runtime) (string, error) {
+func (s *Server) runSandbox(ctx context.Context, at *progress.Stages, r *podRequest) (string, error) {
 	// 1. A repeated request gets what the first one made.
 	if sb, ok := s.sandboxes().Lookup(sandboxKey(r.GetConfig().GetMetadata())); ok {
 		st := sb.Status()
 		switch {
+		case st.Params.Owner != r.extras.Owner || r.extras.ID != "" && r.extras.ID != st.ID:
+			return "", fmt.Errorf("sandbox %s of somebody else has the same metadata: %w", st.ID, errdefs.ErrAlreadyExists)
 		case s.sandboxState(&st) == runtimeapi.PodSandboxState_SANDBOX_READY:
 			return st.ID, nil
 		case st.State == sandbox.Creating:
@@ -58,7 +93,7 @@ func (s *Server) runSandbox(ctx context.Context, at *progress.Stages, r *runtime
 			if err := s.undoRun(ctx, st.ID); err != nil {
 				return "", err
 			}
-			return s.runSandbox(ctx, at, r, handler)
+			return s.runSandbox(ctx, at, r)
 		}
 		return "", fmt.Errorf("sandbox %s has the same metadata and is not ready any more: remove it, or use the next attempt: %w", sb.ID(), errdefs.ErrAlreadyExists)
 	}
@@ -69,7 +104,7 @@ func (s *Server) runSandbox(ctx context.Context, at *progress.Stages, r *runtime
 		return "", err
 	}
 	// 3. Record, namespaces, files, network: the stages are the sandbox's own.
-	id := newID()
+	id := r.extras.id()
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("sandboxID", id))
 	sb, err := s.sandboxes().Create(ctx, id, params)
 	if err != nil {
@@ -82,7 +117,7 @@ func (s *Server) runSandbox(ctx context.Context, at *progress.Stages, r *runtime
 	// 4. The init of a shared pid namespace.
 	if params.SharedPID {
 		ctx = at.Enter(ctx, "init of the pid namespace")
-		if err := s.startInfra(ctx, st, handler); err != nil {
+		if err := s.startInfra(ctx, st, r.handler); err != nil {
 			return "", errors.Join(err, s.undoRun(ctx, id))
 		}
 	}
@@ -110,7 +145,7 @@ func (s *Server) undoRun(ctx context.Context, id string) error {
 
 // sandboxParams translates the request, and makes the cgroup parent where it
 // is not there.
-func (s *Server) sandboxParams(r *runtimeapi.RunPodSandboxRequest) (sandbox.Params, error) {
+func (s *Server) sandboxParams(r *podRequest) (sandbox.Params, error) {
 	config := r.GetConfig()
 	parent, err := s.cgroupParent(config.GetLinux().GetCgroupParent())
 	if err != nil {
@@ -151,6 +186,10 @@ func (s *Server) sandboxParams(r *runtimeapi.RunPodSandboxRequest) (sandbox.Para
 		RuntimeHandler: r.GetRuntimeHandler(),
 		LogDirectory:   config.GetLogDirectory(),
 		Request:        request,
+		Owner:          r.extras.Owner,
+		NoNetwork:      r.extras.NoNetwork,
+		ShmSize:        r.extras.ShmSize,
+		ExtraHosts:     r.extras.ExtraHosts,
 	}
 	if dns := config.GetDnsConfig(); dns != nil {
 		p.DNS = &sandbox.DNS{Servers: dns.GetServers(), Searches: dns.GetSearches(), Options: dns.GetOptions()}

@@ -154,7 +154,8 @@ func (s *Server) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxR
 	for _, sb := range s.sandboxes().List() {
 		st := sb.Snapshot()
 		state := s.sandboxState(st)
-		if f.GetId() != "" && !isPrefix(f.GetId(), st.ID) ||
+		if hidden(st.Params.Owner, f.GetId(), f.GetLabelSelector()) ||
+			f.GetId() != "" && !isPrefix(f.GetId(), st.ID) ||
 			f.GetState() != nil && f.GetState().GetState() != state ||
 			!selects(f.GetLabelSelector(), st.Params.Labels) {
 			continue

@@ -123,7 +123,7 @@ type Server struct {
 
 	// abort cancels the work that outlived its requests.
 	abort   func()
-	runs    operations[sandbox.Key]
+	runs    operations[podKey]
 	creates operations[containerKey]
 	// stopping holds the ids of sandboxes that were asked to stop, so that no
 	// container is created or started behind the stop's back.
@@ -157,7 +157,7 @@ func New(ctx context.Context, c Config) *Server {
 		log:     klog.FromContext(ctx),
 		abort:   sync.OnceFunc(func() { close(life) }),
 		host:    askHost(c.Cgroups, c.Confinement),
-		runs:    operations[sandbox.Key]{limit: runLimit, life: life, method: "RunPodSandbox", metrics: c.Metrics},
+		runs:    operations[podKey]{limit: runLimit, life: life, method: "RunPodSandbox", metrics: c.Metrics},
 		creates: operations[containerKey]{limit: createLimit, life: life, method: "CreateContainer", metrics: c.Metrics},
 		events:  newEventLog(),
 		stats:   stats.New(c.Cgroups),

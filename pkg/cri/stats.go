@@ -39,6 +39,7 @@ func (s *Server) ListContainerStats(_ context.Context, r *runtimeapi.ListContain
 	for _, c := range s.config.Containers.List() {
 		st := c.Status()
 		if st.Infra || st.State != runtime.Running ||
+			hidden(st.Owner, f.GetId()+f.GetPodSandboxId(), f.GetLabelSelector()) ||
 			f.GetId() != "" && !isPrefix(f.GetId(), st.ID) ||
 			f.GetPodSandboxId() != "" && !isPrefix(f.GetPodSandboxId(), st.Group) ||
 			!selects(f.GetLabelSelector(), st.Labels) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -40,6 +41,10 @@ type containerView struct {
 	// Limits are those in force where an NRI plugin set some that CRI does not
 	// know; nil where those of the spec and Config tell all.
 	Limits *specs.LinuxResources `json:"limits,omitempty"`
+	// Extras and Image, the config of the image, are kept where the container can
+	// be renewed: with nobody's pods they are nil.
+	Extras *Extras        `json:"extras,omitempty"`
+	Image  *ocispec.Image `json:"image,omitempty"`
 }
 
 // encoded is the form of both on disk: CRI's own message in its wire form, and

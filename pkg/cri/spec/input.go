@@ -32,6 +32,7 @@ type Input struct {
 	// show, mounted and resolved, by the index of the mount.
 	ImageMounts map[int]string
 
+	Extras   Extras
 	Pod      Pod
 	Host     Host
 	Runtime  Runtime

@@ -29,13 +29,25 @@ func (b *builder) setMounts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	tmpfs, err := b.tmpfsMounts()
+	if err != nil {
+		return err
+	}
+	init, err := b.initMount()
+	if err != nil {
+		return err
+	}
+	gone := func(path string) bool {
+		return replaced(path, requested) || slices.ContainsFunc(tmpfs, func(t specs.Mount) bool { return t.Destination == path })
+	}
 	var mounts []specs.Mount
 	for _, m := range slices.Concat(b.adaptMounts(b.defaultMounts()), b.bindDevices(), b.podFiles(), volumes) {
-		if !replaced(m.Destination, requested) {
+		if !gone(m.Destination) {
 			mounts = append(mounts, m)
 		}
 	}
-	b.out.Volumes = slices.DeleteFunc(b.out.Volumes, func(v Volume) bool { return replaced(v.Path, requested) })
+	mounts = slices.Concat(mounts, tmpfs, init)
+	b.out.Volumes = slices.DeleteFunc(b.out.Volumes, func(v Volume) bool { return gone(v.Path) })
 
 	// Everything that can be wrong with a mount comes before the first missing
 	// source is made.

@@ -102,6 +102,14 @@ func realtimeName(n int) string {
 
 // setStopSignal takes the request's, else the image's, else SIGTERM.
 func (b *builder) setStopSignal(context.Context) error {
+	if name := b.in.Extras.StopSignal; name != "" {
+		s, err := ParseSignal(name)
+		if err != nil {
+			return err
+		}
+		b.out.StopSignal = s
+		return nil
+	}
 	if s := b.cfg.GetStopSignal(); s != runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
 		n, ok := criSignalNumber(s)
 		if !ok {

@@ -102,3 +102,6 @@ func mappings(maps []linux.IDMap) []specs.LinuxIDMapping {
 // Path is where Install puts the init below dir. It needs nothing else there,
 // and waits until it is killed.
 func Path(dir string) string { return filepath.Join(dir, initPath) }
+
+// ContainerInit is where Install puts the init for containers in dir.
+func ContainerInit(dir string) string { return filepath.Join(dir, "container-init") }
