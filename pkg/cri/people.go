@@ -36,7 +36,7 @@ type Extras struct {
 	// Of a container:
 
 	// LogPath is absolute and goes before what the configs say.
-	LogPath string       `json:"-"`
+	LogPath string  `json:"-"`
 	Tmpfs   []Tmpfs `json:"tmpfs,omitempty"`
 	// Ulimits by name, such as RLIMIT_NOFILE.
 	Ulimits []specs.POSIXRlimit `json:"ulimits,omitempty"`
