@@ -5,4 +5,9 @@
 // Executor for what runs in a container.
 package build
 
-import _ "github.com/moby/buildkit/frontend/dockerfile/dockerfile2llb" // until the solver is here
+import (
+	_ "github.com/moby/buildkit/frontend/dockerfile/dockerfile2llb" // until the solver is here
+	_ "github.com/moby/patternmatcher"
+	_ "github.com/tonistiigi/fsutil"
+	_ "github.com/tonistiigi/fsutil/copy"
+)

@@ -21,6 +21,7 @@
 //	staging/                        layers being unpacked
 //	partial/                        compressed bytes of layers not yet committed
 //	trash/                          what is being deleted
+//	holds/<id>.json                 layers that a build wants to find again
 //	broken/                         image records that could not be believed
 //	empty/{0,1}/                    stand in for layers where overlayfs wants more
 //
@@ -67,6 +68,7 @@
 //
 // # Locks
 //
+// Store.holding guards holds and is held over the writing of their records.
 // Store.commits serialises commits and is held over their syncfs. Store.names,
 // taken after it, is held by whoever changes which images there are or what
 // they are called, over the sync of their records. Store.mu, taken last,

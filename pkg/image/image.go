@@ -162,6 +162,9 @@ func (s *Store) Resolve(ref string) (*Image, error) {
 		if i, found := slices.BinarySearch(v.ids, id.Encoded()); found && v.list[i].ID == id.String() {
 			return v.list[i], nil
 		}
+		if stack, ok := s.stacks.Load(id.String()); ok {
+			return stack.(*Image), nil //nolint:forcetypeassert // nothing else is in it
+		}
 		return nil, fmt.Errorf("image %s: %w", ref, errdefs.ErrNotFound)
 	}
 	named, err := ParseReference(ref)

@@ -31,6 +31,9 @@ func (s *Store) recover(ctx context.Context) error {
 	if err := s.recoverRootfses(ctx); err != nil {
 		return err
 	}
+	if err := s.recoverHolds(ctx); err != nil {
+		return err
+	}
 	if err := s.collectUnreferenced(); err != nil {
 		return err
 	}

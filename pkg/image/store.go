@@ -94,6 +94,12 @@ type Store struct {
 	// idmap is set once, by ProbeIDMap.
 	idmap idmapSupport
 
+	// holding guards holds, and is taken before mu.
+	holding sync.Mutex
+	holds   map[string]holdRecord
+	// stacks are layers that look like images, by id.
+	stacks sync.Map
+
 	mu       sync.Mutex
 	images   map[digest.Digest]*stored
 	layers   map[digest.Digest]*layerEntry
@@ -113,6 +119,7 @@ const (
 	dirPartial = "partial"
 	dirTrash   = "trash"
 	dirBroken  = "broken"
+	dirHolds   = "holds"
 	// Two empty directories, because overlayfs takes none twice: the only
 	// layer of an image without any, and what makes one layer two.
 	dirEmpty  = "empty/0"
@@ -148,6 +155,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		layers:   map[digest.Digest]*layerEntry{},
 		blobs:    map[digest.Digest]*blobEntry{},
 		rootfses: map[string]*rootfsEntry{},
+		holds:    map[string]holdRecord{},
 
 		legacyMount: oldOverlay(),
 		usages:      diskusage.New(),
@@ -206,7 +214,7 @@ func (s *Store) begin() (func(), error) {
 }
 
 func (s *Store) makeDirs() error {
-	for _, dir := range []string{"", dirBlobs + "/sha256", dirBlobs + "/sha512", dirImages, dirLayers, dirRootfs, dirStaging, dirPartial, dirTrash, dirBroken, dirEmpty, dirFiller} {
+	for _, dir := range []string{"", dirBlobs + "/sha256", dirBlobs + "/sha512", dirImages, dirLayers, dirRootfs, dirStaging, dirPartial, dirTrash, dirBroken, dirHolds, dirEmpty, dirFiller} {
 		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
 			return err
 		}

@@ -1,0 +1,111 @@
+package image
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// makeLayer makes a layer through a rootfs on others.
+func makeLayer(t *testing.T, s *Store, hold string, below []digest.Digest, clamp time.Time, change func(dir string)) NewLayer {
+	t.Helper()
+	id, release, err := s.Stack(below, ocispec.Image{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	rootfs, target := "work-"+hold, t.TempDir()
+	if err := s.PrepareRootfs(t.Context(), rootfs, id); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.MountRootfs(t.Context(), rootfs, target, RootfsOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	change(target)
+	n, err := s.TakeUpper(t.Context(), rootfs, hold, below, clamp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.UnmountRootfs(t.Context(), rootfs, target); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RemoveRootfs(t.Context(), rootfs); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestTakeUpper(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	root := filepath.Join(t.TempDir(), "image")
+	s, err := Open(t.Context(), Config{Root: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, text string) func(string) {
+		return func(dir string) {
+			p := filepath.Join(dir, name)
+			if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	clamp := time.Unix(1, 0)
+	one := makeLayer(t, s, "one", nil, clamp, write("app/a", "1"))
+	again := makeLayer(t, s, "again", nil, clamp, write("app/a", "1"))
+	if one.DiffID != again.DiffID || one.Empty {
+		t.Errorf("two layers with one content: %v and %v", one, again)
+	}
+	two := makeLayer(t, s, "two", []digest.Digest{one.DiffID}, clamp, write("app/b", "2"))
+	empty := makeLayer(t, s, "empty", []digest.Digest{one.DiffID, two.DiffID}, clamp, func(string) {})
+	if !empty.Empty {
+		t.Errorf("a layer without a change is %v", empty)
+	}
+	// A layer made on nothing goes on top of others: it must hide nothing.
+	other := makeLayer(t, s, "other", nil, clamp, write("app/c", "3"))
+	makeLayer(t, s, "stack", []digest.Digest{one.DiffID, two.DiffID, other.DiffID}, clamp, func(dir string) {
+		for _, name := range []string{"a", "b", "c"} {
+			if _, err := os.Stat(filepath.Join(dir, "app", name)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	// Holds survive the daemon; what nobody holds does not.
+	if err := s.Release(t.Context(), "other"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Release(t.Context(), "stack"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err = Open(t.Context(), Config{Root: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, _, err := s.Stack([]digest.Digest{other.DiffID}, ocispec.Image{}); err == nil {
+		t.Error("a layer without a hold is still there")
+	}
+	id, release, err := s.Stack([]digest.Digest{two.DiffID}, ocispec.Image{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Resolve(id); err != nil || len(s.List()) != 0 {
+		t.Errorf("stack: %v, list: %v", err, s.List())
+	}
+	release()
+	if _, err := s.Resolve(id); err == nil {
+		t.Error("a released stack is still there")
+	}
+}
