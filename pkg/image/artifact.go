@@ -170,27 +170,27 @@ func blobLayer(blob digest.Digest) digest.Digest {
 
 // saveBlob makes the layer of an artifact's blob: one file, as it came. The
 // download has written it to its own file already, which gets a second name.
-func saveBlob(d *download, l layerSource, dir string) (layer.Result, error) {
+func saveBlob(d *download, l layerSource, dir string) (applied, error) {
 	diff := filepath.Join(dir, layerDiff)
 	if err := os.Mkdir(diff, 0o755); err != nil {
-		return layer.Result{}, err
+		return applied{}, err
 	}
 	sum := l.blob.Digest.Algorithm().Hash()
 	n, err := io.Copy(sum, d)
 	if err != nil {
-		return layer.Result{}, err
+		return applied{}, err
 	}
 	if got := encoded(l.blob.Digest.Algorithm(), sum); got != l.blob.Digest || n != l.blob.Size {
-		return layer.Result{}, malformed("blob has digest %s and %d bytes, want %s and %d", got, n, l.blob.Digest, l.blob.Size)
+		return applied{}, malformed("blob has digest %s and %d bytes, want %s and %d", got, n, l.blob.Digest, l.blob.Size)
 	}
 	file := filepath.Join(diff, artifactBlob)
 	if err := os.Link(d.file.Name(), file); err != nil {
-		return layer.Result{}, err
+		return applied{}, err
 	}
 	if err := os.Chmod(file, 0o444); err != nil {
-		return layer.Result{}, err
+		return applied{}, err
 	}
-	return layer.Result{Usage: layer.Usage{Bytes: n, Inodes: 2}}, nil
+	return applied{Result: layer.Result{Usage: layer.Usage{Bytes: n, Inodes: 2}}}, nil
 }
 
 func encoded(a digest.Algorithm, h hash.Hash) digest.Digest {

@@ -25,21 +25,21 @@ import (
 func (s *Store) commit(ctx context.Context, p *pulled, refs []string) error {
 	s.commits.Lock()
 	defer s.commits.Unlock()
-	staged, missing := s.uncommitted(p)
+	staged, missing, unsynced := s.uncommitted(p)
 	if len(staged) > 0 {
 		if err := s.inherit(ctx, p.config.RootFS.DiffIDs); err != nil {
 			return err
 		}
 		s.dropPartials(staged)
 	}
-	if len(missing) > 0 || len(staged) > 0 {
+	if len(missing) > 0 || len(staged) > 0 || unsynced {
 		for _, d := range missing {
 			if err := s.storeBlob(d.ref.Digest, d.content); err != nil {
 				return err
 			}
 		}
-		if err := s.syncRoot(); err != nil {
-			return fmt.Errorf("sync layers: %w", err)
+		if err := s.syncLayers(); err != nil {
+			return err
 		}
 	}
 	if err := ctx.Err(); err != nil {
@@ -58,20 +58,22 @@ func (s *Store) commit(ctx context.Context, p *pulled, refs []string) error {
 	return s.publish(&stored{record: p.record, config: p.config, artifact: p.artifact}, refs)
 }
 
-func (s *Store) uncommitted(p *pulled) (staged []digest.Digest, missing []rawDocument) {
+func (s *Store) uncommitted(p *pulled) (staged []digest.Digest, missing []rawDocument, unsynced bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range p.layers {
-		if s.layers[l.diffID].state == layerStaged {
+		e := s.layers[l.diffID]
+		if e.state == layerStaged {
 			staged = append(staged, l.diffID)
 		}
+		unsynced = unsynced || e.unsynced
 	}
 	for _, d := range p.documents {
 		if !s.blobs[d.ref.Digest].stored {
 			missing = append(missing, d)
 		}
 	}
-	return staged, missing
+	return staged, missing, unsynced
 }
 
 // dropPartials deletes the compressed bytes of staged layers. The caller holds

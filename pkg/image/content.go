@@ -35,6 +35,11 @@ type layerEntry struct {
 	hasImplied  bool
 	rootImplied bool
 	opaqueRoot  bool // hides all layers below
+	// tarSize is that of the tar that it can be made into again, 0 where it
+	// cannot.
+	tarSize int64
+	// unsynced: it is in its place, but may not be on the disk yet.
+	unsynced bool
 }
 
 type layerState int
@@ -60,6 +65,9 @@ type layerUsage struct {
 	// Implied and OpaqueRoot: see layer.Result.
 	Implied    []escapedPath `json:"implied,omitempty"`
 	OpaqueRoot bool          `json:"opaqueRoot,omitempty"`
+	// TarSize is the size of the layer's tar where the layer holds what is
+	// needed to make it again.
+	TarSize int64 `json:"tarSize,omitempty"`
 }
 
 const (

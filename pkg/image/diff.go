@@ -28,6 +28,31 @@ func (s *Store) ExportRootfs(ctx context.Context, containerID string, w io.Write
 	return nil
 }
 
+// CommitRootfs makes a layer of what was changed in a rootfs. The caller must
+// Release it.
+func (s *Store) CommitRootfs(ctx context.Context, id string, o layer.ExportOptions) (*Layer, error) {
+	upper, done, err := s.useUpper(id)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	s.mu.Lock()
+	parents := s.rootfses[id].record.Layers
+	s.mu.Unlock()
+	release, err := s.holdLayers(parents)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	l, err := s.addPiped(ctx, parents, func(ctx context.Context, w io.Writer) error {
+		return layer.ExportWith(ctx, upper, w, o)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("commit rootfs %s: %w", id, err)
+	}
+	return l, nil
+}
+
 // FillRootfs replaces a container's writable layer by the uncompressed image
 // layer in r. The rootfs must not be mounted: nobody would see it, or worse.
 // After an error the layer is useless.

@@ -108,8 +108,8 @@ func (s *Store) rootLayer(layers []digest.Digest) string {
 }
 
 // newLayerUsage is the record of a layer that was just unpacked.
-func newLayerUsage(d digest.Digest, r layer.Result) layerUsage {
-	u := layerUsage{DiffID: d, Bytes: r.Bytes, Inodes: r.Inodes, OpaqueRoot: r.OpaqueRoot}
+func newLayerUsage(d digest.Digest, r applied) layerUsage {
+	u := layerUsage{DiffID: d, Bytes: r.Bytes, Inodes: r.Inodes, OpaqueRoot: r.OpaqueRoot, TarSize: r.tarSize}
 	for _, p := range r.Implied {
 		u.Implied = append(u.Implied, escapedPath(p))
 	}
@@ -128,6 +128,7 @@ func (u layerUsage) implied() []string {
 func (l *layerEntry) describe(u layerUsage) {
 	l.usage = layer.Usage{Bytes: u.Bytes, Inodes: u.Inodes}
 	l.opaqueRoot = u.OpaqueRoot
+	l.tarSize = u.TarSize
 	l.hasImplied = len(u.Implied) > 0
 	l.rootImplied = slices.Contains(u.Implied, ".")
 }

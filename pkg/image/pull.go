@@ -29,6 +29,11 @@ type PullRequest struct {
 	// Namespace is that of the pod the image is for, where that is known. The
 	// signature policy may have rules for it.
 	Namespace string
+	// Platform, such as linux/arm64, is chosen instead of the machine's.
+	Platform string
+	// OnProgress, if set, is told from one goroutine at a time. It must not wait
+	// for long.
+	OnProgress func(Progress)
 }
 
 // pullRequest is a PullRequest that has been parsed.

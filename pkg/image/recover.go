@@ -31,7 +31,7 @@ func (s *Store) recover(ctx context.Context) error {
 	if err := s.recoverRootfses(ctx); err != nil {
 		return err
 	}
-	if err := s.recoverHolds(ctx); err != nil {
+	if err := errors.Join(s.recoverHolds(ctx), s.clearViews()); err != nil {
 		return err
 	}
 	if err := s.collectUnreferenced(); err != nil {

@@ -17,7 +17,6 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cri-node/cri-node/pkg/guard"
-	"github.com/cri-node/cri-node/pkg/image/layer"
 	"github.com/cri-node/cri-node/pkg/image/registry"
 	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
@@ -63,7 +62,7 @@ func (s *Store) stageOnce(ctx context.Context, session *registry.Session, l laye
 	if err != nil {
 		return false, errors.Join(err, d.Close())
 	}
-	var result layer.Result
+	var result applied
 	if l.file {
 		result, err = saveBlob(d, l, dir)
 	} else {
@@ -111,11 +110,7 @@ func (s *Store) stagedLayer(l layerSource, dir string, record layerUsage) {
 // of room, so that the slowest step sets the pace and not their sum.
 //
 //	download -> sha256 -> | -> decompress -> sha256 -> | -> layer.Apply
-func (s *Store) unpack(ctx context.Context, d *download, l layerSource, dir string) (result layer.Result, err error) {
-	diff := filepath.Join(dir, layerDiff)
-	if err := os.Mkdir(diff, 0o700); err != nil {
-		return result, err
-	}
+func (s *Store) unpack(ctx context.Context, d *download, l layerSource, dir string) (result applied, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var line sync.WaitGroup
 	d.ctx = ctx
@@ -135,11 +130,7 @@ func (s *Store) unpack(ctx context.Context, d *download, l layerSource, dir stri
 		defer plain.Close()
 		content.run(plain)
 	})
-	result, err = layer.Apply(ctx, content, diff, s.config.Limits)
-	if err == nil {
-		// Apply has seen the end, but may not have asked for it.
-		_, err = io.Copy(io.Discard, content)
-	}
+	result, err = s.apply(ctx, content, dir)
 	cancel(err)
 	line.Wait()
 	if err != nil {
@@ -155,7 +146,7 @@ func (s *Store) unpack(ctx context.Context, d *download, l layerSource, dir stri
 	if got := content.digest(l.diffID.Algorithm()); got != l.diffID {
 		return result, malformed("blob unpacks to diff id %s, the image config says %s", got, l.diffID)
 	}
-	return result, nil
+	return result, result.settle(dir, content.total)
 }
 
 // decompress tells gzip and zstd by their first bytes; anything else is taken

@@ -120,6 +120,7 @@ const (
 	dirTrash   = "trash"
 	dirBroken  = "broken"
 	dirHolds   = "holds"
+	dirViews   = "views"
 	// Two empty directories, because overlayfs takes none twice: the only
 	// layer of an image without any, and what makes one layer two.
 	dirEmpty  = "empty/0"
@@ -214,7 +215,7 @@ func (s *Store) begin() (func(), error) {
 }
 
 func (s *Store) makeDirs() error {
-	for _, dir := range []string{"", dirBlobs + "/sha256", dirBlobs + "/sha512", dirImages, dirLayers, dirRootfs, dirStaging, dirPartial, dirTrash, dirBroken, dirHolds, dirEmpty, dirFiller} {
+	for _, dir := range []string{"", dirBlobs + "/sha256", dirBlobs + "/sha512", dirImages, dirLayers, dirRootfs, dirStaging, dirPartial, dirTrash, dirBroken, dirHolds, dirViews, dirEmpty, dirFiller} {
 		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"os"
 	"path/filepath"
 	"time"
@@ -49,12 +50,12 @@ func (s *Store) TakeUpper(ctx context.Context, rootfsID, hold string, below []di
 	if usage.Inodes <= 1 { // the root
 		return NewLayer{Empty: true}, s.Hold(ctx, hold, below)
 	}
-	hash := sha256.New()
-	if err := layer.Export(ctx, upper, hash); err != nil {
+	tar := countedHash{Hash: sha256.New()}
+	if err := layer.Export(ctx, upper, &tar); err != nil {
 		return NewLayer{}, fmt.Errorf("take changes of rootfs %s: %w", rootfsID, err)
 	}
-	n := NewLayer{DiffID: digest.NewDigest(digest.SHA256, hash), Bytes: usage.Bytes, Inodes: usage.Inodes}
-	if err := s.adopt(n, upper); err != nil {
+	n := NewLayer{DiffID: digest.NewDigest(digest.SHA256, tar.Hash), Bytes: usage.Bytes, Inodes: usage.Inodes}
+	if err := s.adopt(n, upper, tar.n); err != nil {
 		return NewLayer{}, fmt.Errorf("adopt layer %s: %w", n.DiffID, err)
 	}
 	defer s.unrefAll([]digest.Digest{n.DiffID})
@@ -73,12 +74,12 @@ func (s *Store) Upper(rootfsID string) (string, error) {
 }
 
 // adopt moves a directory in as a layer, and takes a reference to it.
-func (s *Store) adopt(n NewLayer, dir string) error {
+func (s *Store) adopt(n NewLayer, dir string, tarSize int64) error {
 	staged, err := os.MkdirTemp(s.path(dirStaging), "")
 	if err != nil {
 		return err
 	}
-	record := newLayerUsage(n.DiffID, layer.Result{Usage: layer.Usage{Bytes: n.Bytes, Inodes: n.Inodes}})
+	record := newLayerUsage(n.DiffID, applied{Result: layer.Result{Usage: layer.Usage{Bytes: n.Bytes, Inodes: n.Inodes}}, tarSize: tarSize})
 	err = linux.SaveRecord(filepath.Join(staged, layerRecord), record, linux.SurviveProcess)
 	if err == nil {
 		err = os.Rename(dir, filepath.Join(staged, layerDiff))
@@ -110,7 +111,21 @@ func (s *Store) adopt(n NewLayer, dir string) error {
 	if err := s.commitLayer(n.DiffID); err != nil {
 		return errors.Join(err, s.forget(n.DiffID))
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.layers[n.DiffID].unsynced = true
 	return nil
+}
+
+// countedHash hashes and counts.
+type countedHash struct {
+	hash.Hash
+	n int64
+}
+
+func (c *countedHash) Write(p []byte) (int, error) {
+	c.n += int64(len(p))
+	return c.Hash.Write(p)
 }
 
 func (s *Store) forget(d digest.Digest) error {

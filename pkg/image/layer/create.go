@@ -45,7 +45,7 @@ func (a *applier) create(ctx context.Context, hdr *tar.Header, n entryName, m me
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 		return a.node(ctx, parent, n.base, hdr, m)
 	default:
-		return a.file(ctx, parent, n.base, hdr.Size, m)
+		return a.file(ctx, parent, n.base, hdr, m)
 	}
 }
 
@@ -66,7 +66,8 @@ func (a *applier) place(ctx context.Context, parent *directory, base string, mak
 	return err
 }
 
-func (a *applier) file(ctx context.Context, parent *directory, base string, size int64, m meta) error {
+func (a *applier) file(ctx context.Context, parent *directory, base string, hdr *tar.Header, m meta) error {
+	size := hdr.Size
 	if err := a.chargeData(size); err != nil {
 		return err
 	}
@@ -79,7 +80,13 @@ func (a *applier) file(ctx context.Context, parent *directory, base string, size
 	if err != nil {
 		return err
 	}
+	if sparse(hdr) {
+		a.in.recipe.dataAsIs(size)
+	} else {
+		a.in.recipe.file(joinPath(parent.path, base), size)
+	}
 	err = a.writeData(fd, size)
+	a.in.recipe.resume()
 	// Most files are root's, and root has made them.
 	if err == nil && (!a.isRoot || m.uid != 0 || m.gid != 0 || parent.gid != 0) {
 		err = os.NewSyscallError("fchown", unix.Fchown(fd, m.uid, m.gid))

@@ -23,12 +23,29 @@ import (
 // and what has gone is left out. So are sockets, and names that would read as
 // whiteouts.
 func Export(ctx context.Context, dir string, w io.Writer) error {
+	return ExportWith(ctx, dir, w, ExportOptions{})
+}
+
+// ExportOptions change what Export writes. The zero value changes nothing.
+type ExportOptions struct {
+	// Skip leaves out an entry, and all below it. The name is a clean path from
+	// the layer's root.
+	Skip func(name string, info *unix.Stat_t) bool
+	// UID and GID, if set, give the owners that the tar is to have for those of
+	// the files. What they do not know is an error.
+	UID, GID func(id uint32) (uint32, bool)
+	// Latest, if not zero, is the time that younger files get.
+	Latest time.Time
+}
+
+// ExportWith is Export with options.
+func ExportWith(ctx context.Context, dir string, w io.Writer, o ExportOptions) error {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	root := os.NewFile(uintptr(fd), dir)
-	e := &exporter{ctx: ctx, out: tar.NewWriter(w), links: map[inode]string{}}
+	e := &exporter{ctx: ctx, options: o, out: tar.NewWriter(w), links: map[inode]string{}}
 	return errors.Join(e.directory(root, ""), e.out.Close(), root.Close())
 }
 
@@ -39,6 +56,8 @@ type exporter struct {
 	ctx   context.Context //nolint:containedctx // the life of an exporter is that of one call
 	out   *tar.Writer
 	links map[inode]string // the first name of files that have more
+
+	options ExportOptions
 }
 
 // directory writes a directory and all below it. name is "" for the root.
@@ -47,7 +66,10 @@ func (e *exporter) directory(d *os.File, name string) error {
 	if err := unix.Fstat(int(d.Fd()), &st); err != nil {
 		return &os.PathError{Op: "stat", Path: d.Name(), Err: err}
 	}
-	hdr := headerOf(name+"/", &st)
+	hdr, err := e.headerOf(name+"/", &st)
+	if err != nil {
+		return err
+	}
 	hdr.Typeflag = tar.TypeDir
 	if name == "" {
 		hdr.Name = "./"
@@ -88,7 +110,13 @@ func (e *exporter) entry(parent *os.File, base, name string) error {
 	if err := unix.Fstatat(int(parent.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return &os.PathError{Op: "stat", Path: name, Err: err}
 	}
-	hdr := headerOf(name, &st)
+	if e.options.Skip != nil && e.options.Skip(name, &st) {
+		return nil
+	}
+	hdr, err := e.headerOf(name, &st)
+	if err != nil {
+		return err
+	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		d, err := openEntry(parent, base, name, unix.O_DIRECTORY)
@@ -198,12 +226,28 @@ func (e *exporter) write(hdr *tar.Header, f *os.File) error {
 }
 
 // headerOf is what all types of entries have.
-func headerOf(name string, st *unix.Stat_t) *tar.Header {
+func (e *exporter) headerOf(name string, st *unix.Stat_t) (*tar.Header, error) {
+	uid, gid := st.Uid, st.Gid
+	var ok bool
+	if e.options.UID != nil {
+		if uid, ok = e.options.UID(uid); !ok {
+			return nil, fmt.Errorf("%s belongs to user %d, which the user namespace does not have", quote(name), st.Uid)
+		}
+	}
+	if e.options.GID != nil {
+		if gid, ok = e.options.GID(gid); !ok {
+			return nil, fmt.Errorf("%s belongs to group %d, which the user namespace does not have", quote(name), st.Gid)
+		}
+	}
+	mtime := time.Unix(st.Mtim.Unix())
+	if !e.options.Latest.IsZero() && mtime.After(e.options.Latest) {
+		mtime = e.options.Latest
+	}
 	return &tar.Header{
 		Format: tar.FormatPAX, Name: name,
-		Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
-		ModTime: time.Unix(st.Mtim.Unix()),
-	}
+		Mode: int64(st.Mode & 0o7777), Uid: int(uid), Gid: int(gid),
+		ModTime: mtime,
+	}, nil
 }
 
 func openEntry(parent *os.File, base, name string, flags int) (*os.File, error) {

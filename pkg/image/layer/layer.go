@@ -37,6 +37,8 @@ type Options struct {
 	MaxHeaderBytes int64
 	// MaxTrailer is how much may follow the archive's end mark.
 	MaxTrailer int64
+	// Recipe, if set, gets what Assemble needs to make the tar again.
+	Recipe io.Writer
 }
 
 func (o Options) withDefaults() Options {
@@ -78,6 +80,9 @@ type Result struct {
 	// OpaqueRoot says that the layer hides all layers below it. Overlayfs has
 	// to be told, by leaving those out.
 	OpaqueRoot bool
+	// Inexact says that the recipe does not give the tar again: an entry has
+	// replaced an earlier one, whose data is gone.
+	Inexact bool
 }
 
 // Apply unpacks the uncompressed tar stream r into the empty directory dir. It
@@ -101,6 +106,7 @@ func Apply(ctx context.Context, r io.Reader, dir string, o Options) (Result, err
 		buf:    *buf,
 		isRoot: os.Geteuid() == 0 && os.Getegid() == 0,
 	}
+	a.in.recipe.w = o.Recipe
 	a.tr = tar.NewReader(a.in)
 	err = a.run(ctx)
 	var implied []string
@@ -108,11 +114,16 @@ func Apply(ctx context.Context, r io.Reader, dir string, o Options) (Result, err
 		implied, err = a.impliedPaths()
 	}
 	err = errors.Join(err, a.dirs.close(err == nil))
+	if err == nil {
+		if err = a.in.recipe.finish(); err != nil {
+			err = fmt.Errorf("write recipe: %w", err)
+		}
+	}
 	a.in.release()
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{Usage: a.usage, Implied: implied, OpaqueRoot: a.opaqueRoot}, nil
+	return Result{Usage: a.usage, Implied: implied, OpaqueRoot: a.opaqueRoot, Inexact: a.in.recipe.inexact}, nil
 }
 
 // openRoot opens the directory to fill. It insists on an empty one because the
@@ -284,6 +295,7 @@ func (a *applier) skipData(hdr *tar.Header) error {
 	if err := a.chargeData(hdr.Size); err != nil {
 		return err
 	}
+	a.in.recipe.dataAsIs(hdr.Size)
 	for left := hdr.Size; left > 0; {
 		n, err := io.ReadFull(a.tr, a.buf[:min(left, int64(len(a.buf)))])
 		if err != nil {

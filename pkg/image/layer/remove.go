@@ -31,6 +31,10 @@ func (a *applier) remove(ctx context.Context, fd int, base string) error {
 		return nil
 	case unix.S_IFLNK:
 		a.dirs.invalidate()
+	case unix.S_IFREG:
+		if st.Size > 0 {
+			a.in.recipe.lose()
+		}
 	}
 	if err := unlinkat(fd, base, 0); err != nil {
 		return err

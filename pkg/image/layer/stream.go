@@ -31,6 +31,7 @@ type stream struct {
 	cancelled func() error
 	left      int64 // bytes that may still be read, or unlimited
 	err       error // what went wrong with the stream, as opposed to what is in it
+	recipe    recorder
 }
 
 func takeBuffer() *[]byte {
@@ -75,6 +76,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		p = p[:s.left]
 	}
 	n, err := s.r.Read(p)
+	s.recipe.pass(p[:n])
 	if s.left > 0 {
 		s.left -= int64(n)
 	}
