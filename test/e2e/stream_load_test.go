@@ -79,7 +79,7 @@ func TestStreamManyClients(t *testing.T) {
 	e := ownNode(t, node.Options{Number: 32, LogLevel: 2})
 	p := e.runPod("crun")
 	const lines = 40_000
-	c := e.start(p, "c", []string{"sh", "-c", fmt.Sprintf("read go; seq %d", lines)}, func(c *runtimeapi.ContainerConfig) { c.Stdin = true })
+	c := e.start(p, "c", []string{"sh", "-c", fmt.Sprintf("until read -t 1 go; do echo waiting; done; seq %d", lines)}, func(c *runtimeapi.ContainerConfig) { c.Stdin = true })
 	before := e.openFiles()
 	last := fmt.Sprintf("\n%d\n", lines)
 	block := make(stuck)
@@ -94,22 +94,16 @@ func TestStreamManyClients(t *testing.T) {
 			}
 		})
 	}
-	daemon, err := e.node.Daemon()
-	e.must(err)
-	e.eventually(30*time.Second, func() error { // all are there: each has a connection
-		n, err := usage.Descriptors(daemon.PID)
-		if err == nil && n < 100 {
-			err = fmt.Errorf("%d files are open", n)
-		}
-		return err
-	})
+	for i := range outs { // all are there
+		e.eventually(30*time.Second, outs[i].has("waiting\n"))
+	}
 	in, typist := io.Pipe()
 	all.Go(func() {
 		if err := e.attach(overSPDY, c.id, remotecommand.StreamOptions{Stdin: in, Stdout: io.Discard}); err != nil {
 			e.Errorf("typist: %v", err)
 		}
 	})
-	_, err = io.WriteString(typist, "go\n")
+	_, err := io.WriteString(typist, "go\n")
 	e.must(err)
 	e.await(c.id, runtimeapi.ContainerState_CONTAINER_EXITED, 60*time.Second)
 	all.Wait()
