@@ -43,6 +43,8 @@ type node struct {
 	defaultHandler string
 	metrics        *telemetry.Metrics
 	tracing        *tracing.Provider // nil is off
+	// shrinker is told of pulls and of changes of pods and containers.
+	shrinker *linux.Shrinker
 	// closers end the layers, the newest first.
 	closers []func() error
 }
@@ -65,15 +67,19 @@ func (n *node) probe(ctx context.Context) error {
 // again.
 const debtInterval = time.Minute
 
-// settleDebts releases, until ctx ends, what a broken CNI plugin made stopped
-// pods keep.
-func (n *node) settleDebts(ctx context.Context) {
+// settle releases, until ctx ends, what a broken CNI plugin made stopped pods
+// keep, and the memory that work has left behind.
+func (n *node) settle(ctx context.Context) {
 	tick := time.NewTicker(debtInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-n.shrinker.Due():
+			if err := linux.ShrinkProcess(); err != nil {
+				klog.FromContext(ctx).Error(err, "Memory is not given back")
+			}
 		case <-tick.C:
 			if err := n.sandboxes.SettleDebts(ctx); err != nil {
 				klog.FromContext(ctx).Error(err, "The network of a stopped pod is still not released")
@@ -85,7 +91,8 @@ func (n *node) settleDebts(ctx context.Context) {
 // build makes the layers in the order in which they need one another, and
 // recovers each before the next one relies on it.
 func build(ctx context.Context, cfg *config.Config, version string) (n *node, err error) {
-	n = &node{metrics: telemetry.New(version)}
+	n = &node{metrics: telemetry.New(version), shrinker: linux.NewShrinker()}
+	n.closers = append(n.closers, func() error { n.shrinker.Stop(); return nil })
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
@@ -119,7 +126,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		Cgroups:    cgroups,
 		MaxLogLine: int(cfg.Runtime.MaxLogLine),
 		Log:        klog.FromContext(ctx),
-		OnChange:   changes.Container,
+		OnChange:   func(c runtime.Change) { n.shrinker.Worked(); changes.Container(c) },
 
 		CreateTimeout: cfg.Runtime.CreateTimeout.Duration,
 	})
@@ -136,7 +143,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	// sandboxes are: a container may hold a sandbox's namespaces.
 	sandboxes := sandbox.NewManager(sandbox.Config{
 		Root: cfg.Root, State: cfg.State, Network: net, DefaultSysctls: cfg.Runtime.DefaultSysctls,
-		OnChange: changes.Sandbox,
+		OnChange: func(c sandbox.Change) { n.shrinker.Worked(); changes.Sandbox(c) },
 		Holder:   []string{infra.Path(infraRoot)},
 	})
 	n.sandboxes = sandboxes
@@ -188,6 +195,7 @@ func (n *node) openImages(ctx context.Context, cfg *config.Config) (*image.Store
 	if err != nil {
 		return nil, fmt.Errorf("image.signatures: %w", err)
 	}
+	measured := n.metrics.Stages("PullImage")
 	images, err := image.Open(ctx, image.Config{
 		Root:              filepath.Join(cfg.Root, "image"),
 		CertsDirs:         cfg.Image.CertsDirs,
@@ -197,7 +205,7 @@ func (n *node) openImages(ctx context.Context, cfg *config.Config) (*image.Store
 		ProgressTimeout:   cfg.Image.ProgressTimeout.Duration,
 		PinnedImages:      cfg.Image.Pinned,
 		Policy:            policy,
-		OnStage:           n.metrics.Stages("PullImage"),
+		OnStage:           func(stage string, took time.Duration) { n.shrinker.Worked(); measured(stage, took) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)

@@ -85,17 +85,16 @@ func serve(ctx context.Context, o serveOptions) (err error) {
 		o.notifier.RunWatchdog(ctx, n.probe, func(err error) { log.Error(err, "Not healthy") })
 	}()
 
-	debts := make(chan struct{})
+	settled := make(chan struct{})
 	go func() {
-		defer close(debts)
-		settleMemory(ctx)
-		n.settleDebts(ctx)
+		defer close(settled)
+		n.settle(ctx)
 	}()
 
 	err = reloadUntilDone(ctx, o, n, served)
 	end()
 	<-watchdog
-	<-debts
+	<-settled
 	_ = o.notifier.Stopping()
 	log.Info("Stopping: containers go on running")
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
@@ -104,23 +103,6 @@ func serve(ctx context.Context, o serveOptions) (err error) {
 	defer pulls.Stop()
 	n.server.Stop(drain)
 	return err
-}
-
-// settleTime is how long the first calls of kubelet, and what starting left to
-// do, may take before the memory that all of it needed is given back.
-const settleTime = 2 * time.Second
-
-// settleMemory gives back what only the start needed, once it is over.
-func settleMemory(ctx context.Context) {
-	timer := time.NewTimer(settleTime)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-		if err := linux.ShrinkProcess(); err != nil {
-			klog.FromContext(ctx).Error(err, "Memory of the start is kept")
-		}
-	}
 }
 
 // takeDirectories makes sure of the two directories and that no other daemon

@@ -50,15 +50,19 @@ func (b *bench) measure(ctx context.Context) (*report, error) {
 	if err := b.round(ctx, "warm-up", 1, 1, newSamples(), nil); err != nil {
 		return nil, err
 	}
-	if r.AtRest, err = b.cost(); err != nil {
+	if r.AtRest, err = b.costAtRest(ctx); err != nil {
 		return nil, err
 	}
 	one := newSamples()
 	err = b.round(ctx, "one", b.pods, 1, one, func(up []unit) error {
-		if r.WithPods, err = b.cost(); err != nil {
+		if r.AtWork, err = b.cost(); err != nil {
 			return err
 		}
-		return b.questions(ctx, up, one)
+		if err := b.questions(ctx, up, one); err != nil {
+			return err
+		}
+		r.WithPods, err = b.costAtRest(ctx)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -242,6 +246,19 @@ func (b *bench) statistics(ctx context.Context, s *samples) error {
 type cost struct {
 	Processes int   `json:"processes"`
 	PSS       int64 `json:"pss_bytes"`
+}
+
+// restTime is without calls, so that what a runtime keeps is told from what its
+// last work has needed.
+const restTime = 8 * time.Second
+
+func (b *bench) costAtRest(ctx context.Context) (cost, error) {
+	select {
+	case <-ctx.Done():
+		return cost{}, ctx.Err()
+	case <-time.After(restTime):
+		return b.cost()
+	}
 }
 
 func (b *bench) cost() (cost, error) {

@@ -22,6 +22,7 @@ type report struct {
 	Many             int                `json:"many,omitempty"`
 	Crowd            map[string]summary `json:"crowd,omitempty"`
 	AtRest           cost               `json:"at_rest"`
+	AtWork           cost               `json:"at_work"`
 	WithPods         cost               `json:"with_pods"`
 	WithPodsParallel cost               `json:"with_pods_parallel"`
 }
@@ -61,9 +62,9 @@ func (r *report) print(w io.Writer) {
 		return
 	}
 	pods := float64(r.Pods)
-	fmt.Fprintf(w, "\nProcesses of the runtime: %d at rest with %.1f MB PSS, %d with the pods up with %.1f MB; for each pod %.2f processes and %.3f MB.\n",
+	fmt.Fprintf(w, "\nProcesses of the runtime: %d at rest with %.1f MB PSS, %d at rest with the pods up with %.1f MB; for each pod %.2f processes and %.3f MB. Just after the last start: %.1f MB.\n",
 		r.AtRest.Processes, mb(r.AtRest.PSS), r.WithPods.Processes, mb(r.WithPods.PSS),
-		float64(r.WithPods.Processes-r.AtRest.Processes)/pods, mb(r.WithPods.PSS-r.AtRest.PSS)/pods)
+		float64(r.WithPods.Processes-r.AtRest.Processes)/pods, mb(r.WithPods.PSS-r.AtRest.PSS)/pods, mb(r.AtWork.PSS))
 }
 
 func cells(m map[string]summary, name string) string {

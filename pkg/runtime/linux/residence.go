@@ -8,14 +8,36 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// ShrinkProcess gives back the memory that the start of a process needed and
-// its life does not: the free part of the heap, and the pages of the program
-// that were touched on the way. The kernel maps the sixteen pages around each
-// that is touched, and initialisation touches most of a program, so that nearly
+// restTime is how long after the last work a process is taken to be at rest.
+const restTime = 5 * time.Second
+
+// A Shrinker makes a process small again when it comes to rest: whoever owns it
+// calls ShrinkProcess when it is Due. There is no timer at rest.
+type Shrinker struct{ timer *time.Timer }
+
+// NewShrinker returns one that takes what has been so far, the start of the
+// process, for work.
+func NewShrinker() *Shrinker { return &Shrinker{timer: time.NewTimer(restTime)} }
+
+// Worked says that something was done that needed more memory than rest does. Any
+// goroutine may call it; it costs next to nothing.
+func (s *Shrinker) Worked() { s.timer.Reset(restTime) }
+
+// Due gets a value when nothing was done for a while, once after each work.
+func (s *Shrinker) Due() <-chan time.Time { return s.timer.C }
+
+// Stop ends the timer.
+func (s *Shrinker) Stop() { s.timer.Stop() }
+
+// ShrinkProcess gives back the memory that work has needed and rest does not:
+// the free part of the heap, and the pages of the program that were touched on
+// the way. The kernel maps the sixteen pages around each that is touched, and
+// to start a pod, or just the process, touches most of a program, so that nearly
 // all of it counts as this process's, for ever. What is used again is mapped
 // again from the page cache, in a microsecond.
 func ShrinkProcess() error {

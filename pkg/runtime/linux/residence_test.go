@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestCleanMappings(t *testing.T) {
@@ -65,4 +67,29 @@ func TestShrinkProcess(t *testing.T) {
 	if after := resident(); after > before-(32<<10) {
 		t.Errorf("%d kB resident, %d before", after, before)
 	}
+}
+
+func TestShrinkerIsDueOnceAfterWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewShrinker()
+		defer s.Stop()
+		time.Sleep(restTime - time.Second)
+		s.Worked()
+		time.Sleep(restTime - time.Second)
+		select {
+		case <-s.Due():
+			t.Fatal("due while there is work")
+		default:
+		}
+		time.Sleep(time.Second)
+		<-s.Due()
+		time.Sleep(time.Hour)
+		select {
+		case <-s.Due():
+			t.Fatal("due again without work")
+		default:
+		}
+		s.Worked()
+		<-s.Due()
+	})
 }

@@ -16,7 +16,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,9 +30,6 @@ const (
 	// originalOOM hands the oom_score_adj that children get through an upgrade.
 	originalOOM = "CRI_NODE_MONITOR_OOM_SCORE_ADJ"
 	readyText   = "ready"
-	// settleTime is how long the monitor is taken to be starting: it then gives
-	// back the memory that only its start needed.
-	settleTime = 2 * time.Second
 )
 
 // Main is the monitor process: `cri-node monitor --dir DIR`. It returns when
@@ -105,6 +101,7 @@ func newServer(ctx context.Context, stop context.CancelFunc, dir string, logger 
 		ctx: ctx, stop: stop, dir: dir, logger: logger,
 		containers: map[string]*container{}, conns: map[*session]struct{}{},
 		reaper: newReaper(), hubs: hubs{set: map[*hub]struct{}{}}, slots: newSlots(),
+		shrinker: linux.NewShrinker(),
 	}
 	h := loadHandover(dir)
 	if err := m.prepare(h); err != nil {
@@ -199,16 +196,15 @@ func (m *server) run() error {
 	signal.Notify(signals, unix.SIGHUP, unix.SIGTERM, unix.SIGINT)
 	defer signal.Stop(signals)
 	m.logger.Info("monitor runs", "pid", os.Getpid(), "oomScoreAdj", m.oom.current, "containers", len(m.list()))
-	settled := time.NewTimer(settleTime)
-	defer settled.Stop()
+	defer m.shrinker.Stop()
 	for m.ctx.Err() == nil {
 		select {
 		case <-m.ctx.Done():
 		case s := <-signals:
 			m.signal(s)
-		case <-settled.C:
+		case <-m.shrinker.Due():
 			if err := linux.ShrinkProcess(); err != nil {
-				m.logger.Warn("memory of the start is kept", "error", err)
+				m.logger.Warn("memory is not given back", "error", err)
 			}
 		}
 	}

@@ -43,6 +43,8 @@ type server struct {
 	buffers bufferPool
 	hubs    hubs
 	slots   slots
+	// shrinker is told of creates and of containers that are forgotten.
+	shrinker *linux.Shrinker
 	// work counts the goroutines that finish containers.
 	work sync.WaitGroup
 
@@ -80,6 +82,7 @@ func (m *server) reserve(ctx context.Context, req *CreateRequest) (*container, e
 				Stdin: req.Stdin && !req.TTY, StdinOnce: req.StdinOnce, KillCgroup: req.KillCgroupOnExit,
 			})
 			m.containers[req.ID] = c
+			m.shrinker.Worked()
 			m.armIdleLocked()
 			m.mu.Unlock()
 			return c, nil
@@ -97,6 +100,7 @@ func (m *server) reserve(ctx context.Context, req *CreateRequest) (*container, e
 }
 
 func (m *server) unreserve(c *container) {
+	m.shrinker.Worked()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.containers, c.copyRecord().ID)
