@@ -158,7 +158,7 @@ test-vm: deps build ## Run the tests in a virtual Debian with systemd (VM_SMOKE=
 	$(MAKE) install DESTDIR=$$payload/install >/dev/null
 	cp -RL $(BIN)/cri-node $(BIN)/runc $(BIN)/cni $$payload/bin/
 	CGO_ENABLED=0 $(GO) test -c -trimpath -o $$payload/bin/e2e.test ./test/e2e
-	$(BUILD) -ldflags '-s -w' -o $$payload/bin/programs/ ./test/e2e/gate ./test/e2e/program
+	$(BUILD) -ldflags '-s -w' -o $$payload/bin/programs/ ./test/e2e/gate ./test/e2e/program ./test/e2e/sweeper
 	$(BUILD) -ldflags '-s -w' -o $$payload/bin/critest-run ./test/critest
 	cp go.mod $$payload/src/
 	cp test/vm/config.toml $$payload/

@@ -24,6 +24,8 @@ type Binaries struct {
 	CNI      string
 	// Gate holds operations at exact places (test/e2e/gate).
 	Gate string
+	// Sweeper purges nodes of tests that were killed (test/e2e/sweeper).
+	Sweeper string
 }
 
 // FindBinaries locates or builds all of them; dir takes what it builds.
@@ -34,7 +36,7 @@ func FindBinaries(ctx context.Context, dir string) (Binaries, error) {
 	}
 	repo := filepath.Dir(filepath.Dir(source))
 	bin := os.Getenv(BinDirVariable)
-	b := Binaries{Handlers: map[string]string{}, Gate: filepath.Join(dir, "gate")}
+	b := Binaries{Handlers: map[string]string{}, Gate: filepath.Join(dir, "gate"), Sweeper: filepath.Join(dir, "sweeper")}
 	if bin != "" {
 		b.Node = filepath.Join(bin, "cri-node")
 	}
@@ -64,7 +66,7 @@ func FindBinaries(ctx context.Context, dir string) (Binaries, error) {
 	if b.CNI == "" {
 		return Binaries{}, errors.New("no CNI plugins: run make deps")
 	}
-	return b, image.Compile(ctx, filepath.Join(source, "gate"), b.Gate)
+	return b, errors.Join(image.Compile(ctx, filepath.Join(source, "gate"), b.Gate), image.Compile(ctx, filepath.Join(source, "sweeper"), b.Sweeper))
 }
 
 func findExecutable(dir, name string) (string, error) {

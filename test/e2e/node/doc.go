@@ -12,5 +12,6 @@
 //
 // Close stops the daemon and the monitor. Purge then takes away by force what a
 // broken daemon left on the machine; a test calls it last, after the leak check
-// has said its word, so that one failure does not become ten.
+// has said its word, so that one failure does not become ten. A process beside
+// (test/e2e/sweeper) does it where the tests are killed before.
 package node

@@ -46,6 +46,7 @@ type Node struct {
 	conn                              *grpc.ClientConn
 	daemon                            *exec.Cmd
 	exited                            chan struct{} // closed when daemon has ended
+	sweeper                           *sweeper
 }
 
 // Start makes a node and waits until it answers. On an error nothing is left.
@@ -67,7 +68,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	if err := n.write(); err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare node: %w", err), os.RemoveAll(dir))
 	}
-	if err := n.Restart(ctx); err != nil {
+	if err := errors.Join(n.startSweeper(), n.Restart(ctx)); err != nil {
 		return nil, errors.Join(err, n.Purge(context.WithoutCancel(ctx)))
 	}
 	if n.Watch, err = invariant.NewWatch(host, n.InvariantConfig()); err != nil {

@@ -37,7 +37,11 @@ func (n *Node) Purge(ctx context.Context) error {
 			return err
 		}
 	}
-	return errors.Join(n.sweep(ctx), n.dropRules(ctx), os.RemoveAll(n.Dir))
+	err := errors.Join(n.sweep(ctx), n.dropRules(ctx), os.RemoveAll(n.Dir))
+	if n.sweeper != nil {
+		err = errors.Join(err, n.sweeper.release())
+	}
+	return err
 }
 
 // sweep ends the node's processes and removes its mounts, bridge and cgroups.
