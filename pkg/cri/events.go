@@ -72,6 +72,8 @@ func (s *Server) containerEvent(change runtime.Change) {
 		kind = runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT
 	case runtime.ChangeRemoved:
 		kind = runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT
+	default:
+		return // CRI has no word for it
 	}
 	sb, err := s.sandboxes().Get(st.Group)
 	if err != nil {

@@ -13,20 +13,22 @@ import (
 	"github.com/cri-node/cri-node/pkg/runtime/monitor"
 )
 
-// Attach connects a client to the streams that the running container's init
-// was given, and returns nil when the container has exited and the client has
+// Attach connects a client to the streams that the container's init was given,
+// before or after it is started, and returns nil when the container has exited and the client has
 // all of its output. It ends earlier with the cause of ctx, with the error of a
 // writer, with ErrSlowClient, and with ErrUnavailable when the monitor dies or
-// is upgraded. Output from before the call is in the log alone.
+// is upgraded. Output from before the call is in the log alone; who attaches to a
+// container that is Created, and starts it when Streams.Connected is called,
+// misses none.
 //
 // The container's own terminal counts, not Streams.TTY. A stdin that the
 // container does not have, or not any more, takes nothing. With StdinOnce the
 // container's stdin ends with that of the first client, also if the client goes.
 func (c *Container) Attach(ctx context.Context, s Streams) error {
-	if err := c.expect(Running); err != nil {
-		return err
-	}
 	status := c.Status()
+	if status.pending() || status.State != Created && status.State != Running {
+		return fmt.Errorf("attach to container %s: it is %s: %w", c.id, status.State, errdefs.ErrFailedPrecondition)
+	}
 	a, err := c.m.monitor.Attach(ctx, monitor.AttachRequest{
 		ID: c.id, Stdin: s.Stdin != nil && status.Stdin, Stdout: s.Stdout != nil, Stderr: s.Stderr != nil && !status.TTY,
 	})
@@ -41,6 +43,9 @@ func (c *Container) Attach(ctx context.Context, s Streams) error {
 		defer close(closed)
 		_ = a.Close() // nothing is left to be written
 	})
+	if s.Connected != nil {
+		s.Connected()
+	}
 	err = c.follow(ctx, cancel, a, s)
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause

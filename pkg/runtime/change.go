@@ -3,16 +3,20 @@ package runtime
 // ChangeKind says what has become of a container.
 type ChangeKind int
 
-// The kinds of change, in the only order a container goes through them.
+// The kinds of change, in the order a container goes through them. One that is
+// renewed is told to have been created again after it has exited.
 const (
 	ChangeCreated ChangeKind = iota
 	ChangeStarted
 	ChangeExited
 	ChangeRemoved
+	// ChangePaused and ChangeUnpaused come while it runs.
+	ChangePaused
+	ChangeUnpaused
 )
 
 func (k ChangeKind) String() string {
-	return [...]string{"created", "started", "exited", "removed"}[k]
+	return [...]string{"created", "started", "exited", "removed", "paused", "unpaused"}[k]
 }
 
 // Change is one transition of a container that others can see. Those of the
@@ -33,7 +37,15 @@ type Change struct {
 // change to be told by tell. The caller holds mu.
 func (c *Container) showLocked(next *Status) {
 	last := c.status.Swap(next)
+	if last.State == next.State && last.Paused == next.Paused {
+		return
+	}
 	if last.State == next.State {
+		kind := ChangeUnpaused
+		if next.Paused {
+			kind = ChangePaused
+		}
+		c.noteLocked(Change{Kind: kind, Status: next})
 		return
 	}
 	if next.State == Exited && last.State == Created && last.Starting && next.Reason != ReasonStartError {

@@ -89,7 +89,7 @@ func TestChangesOfAShortLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		c.exitedWith(monitor.Exit{Code: 3})
+		c.exitedWith(monitor.Event{Exit: &monitor.Exit{Code: 3}})
 	}
 	told.want(t, ChangeCreated, ChangeStarted, ChangeExited)
 	end(t, c)
@@ -126,7 +126,7 @@ func TestChangesKeepTheirOrder(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			c.exitedWith(monitor.Exit{})
+			c.exitedWith(monitor.Event{Exit: &monitor.Exit{}})
 			told.want(t, ChangeCreated)
 		}
 	}

@@ -76,6 +76,9 @@ func (m *Manager) CheckpointAll(ctx context.Context, targets []CheckpointTarget)
 		if err := t.Container.expect(Running); err != nil {
 			return err
 		}
+		if t.Container.Status().Paused {
+			return fmt.Errorf("container %s is paused: %w", t.Container.id, errdefs.ErrFailedPrecondition)
+		}
 		if t.Container.Status().UserNS != nil {
 			return fmt.Errorf("container %s has a user namespace, which cannot be restored: %w", t.Container.id, errdefs.ErrNotImplemented)
 		}

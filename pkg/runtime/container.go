@@ -28,29 +28,37 @@ type Container struct {
 	status atomic.Pointer[Status]
 	// removed is set when the container was taken down for good; op guards it.
 	removed bool
-	// early is an exit that was told before create had seen the container made;
-	// mu guards it.
-	early *monitor.Exit
+	// early is an exit that was told before create, or renew, had seen the
+	// container made; mu guards it.
+	early *monitor.Event
 	// untold are changes that OnChange has not been told of yet, and telling
 	// says that somebody is about to; mu guards both.
 	untold  []Change
 	telling bool
+	execs   atomic.Uint64
+	process atomic.Pointer[specs.Process] // what InitProcess has read
+}
+
+// life is what lasts from Created to Exited.
+type life struct {
 	// gone is closed when the container is Exited.
 	gone chan struct{}
-	// stopSent is set once the stop signal was sent.
-	stopSent atomic.Bool
-	execs    atomic.Uint64
-	process  atomic.Pointer[specs.Process] // what InitProcess has read
+	// stopSent is set once the stop signal was sent, and killed once SIGKILL is
+	// about to be.
+	stopSent, killed atomic.Bool
 }
+
+func newLife() *life { return &life{gone: make(chan struct{})} }
 
 // logExits is the level at which exits are logged.
 const logExits = 2
 
 func newContainer(m *Manager, s *Status) *Container {
-	c := &Container{id: s.ID, m: m, op: make(chan struct{}, 1), gone: make(chan struct{})}
+	c := &Container{id: s.ID, m: m, op: make(chan struct{}, 1)}
+	s.life = newLife()
 	c.status.Store(s)
 	if s.State == Exited {
-		close(c.gone)
+		close(s.life.gone)
 	}
 	return c
 }
@@ -74,8 +82,9 @@ func (c *Container) ImagesDir() string { return filepath.Join(c.Dir(), "images")
 // VolumesDir is a durable directory for the volumes the image declares.
 func (c *Container) VolumesDir() string { return filepath.Join(c.m.recordDir(c.id), "volumes") }
 
-// Exited is closed once the container has exited and its log is complete.
-func (c *Container) Exited() <-chan struct{} { return c.gone }
+// Exited is closed once the container has exited and its log is complete. A
+// container that is renewed has another one from then on.
+func (c *Container) Exited() <-chan struct{} { return c.Status().Exited() }
 
 // lock takes the container for one operation. The caller must call unlock.
 func (c *Container) lock(ctx context.Context) (unlock func(), err error) {
@@ -106,26 +115,31 @@ func (c *Container) changeLocked(f func(*Status)) error {
 }
 
 // exitedWith records how the container ended, once.
-func (c *Container) exitedWith(e monitor.Exit) {
+func (c *Container) exitedWith(e monitor.Event) {
 	c.mu.Lock()
 	defer c.unlockAndTell()
 	c.exitedLocked(e)
 }
 
-func (c *Container) exitedLocked(e monitor.Exit) {
+func (c *Container) exitedLocked(e monitor.Event) {
 	s := c.status.Load()
-	switch s.State {
-	case Exited:
-		return
-	case Creating:
+	switch {
+	case s.State == Creating, s.Renewing:
 		c.early = &e
 		return
-	default:
+	case s.State == Exited, s.Process.PID != 0 && !isOf(e, s.Process):
+		return // it was told before, maybe of a life before
 	}
-	code, reason, message := describe(e)
+	code, reason, message := describe(*e.Exit)
 	c.m.config.Log.V(logExits).Info("Container exited", "containerID", c.id, "sandboxID", s.Group, "exitCode", code, "reason", reason, "message", message)
-	c.insistLocked(func(s *Status) { s.exit(code, reason, message, e.FinishedAt) })
-	close(c.gone)
+	c.insistLocked(func(s *Status) { s.exit(code, reason, message, e.Exit.FinishedAt) })
+	close(s.life.gone)
+}
+
+// isOf reports whether an event is of a process, which monitors of earlier
+// versions do not say.
+func isOf(e monitor.Event, p linux.Process) bool {
+	return e.Process.PID == 0 || e.Process == p
 }
 
 // insistLocked applies f even if that cannot be saved: a full disk must not keep
@@ -165,11 +179,12 @@ func describe(e monitor.Exit) (code int, reason, message string) {
 func (c *Container) finish(code int, reason, message string) {
 	c.mu.Lock()
 	defer c.unlockAndTell()
-	if c.status.Load().State == Exited {
+	s := c.status.Load()
+	if s.State == Exited {
 		return
 	}
 	c.insistLocked(func(s *Status) { s.exit(code, reason, message, time.Now()) })
-	close(c.gone)
+	close(s.life.gone)
 }
 
 // finishLost records an end that nobody can tell anything of.

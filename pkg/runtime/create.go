@@ -158,11 +158,14 @@ func (c *Container) created(process linux.Process, o CreateOptions) error {
 	c.mu.Lock()
 	defer c.unlockAndTell()
 	err = c.changeLocked(func(s *Status) {
+		if s.Renewing {
+			s.renew()
+		}
 		o.describe(s)
 		s.Process, s.InitExecutable = process, executable
 	})
-	if err == nil && c.early != nil {
-		c.exitedLocked(*c.early) // it did not live to see this
+	if early := c.early; err == nil && early != nil && isOf(*early, process) {
+		c.exitedLocked(*early) // it did not live to see this
 	}
 	return err
 }

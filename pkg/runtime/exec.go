@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -34,6 +35,9 @@ const drainTime = 2 * time.Second
 func (c *Container) Exec(ctx context.Context, process *specs.Process, s Streams) (code int, err error) {
 	if err := c.expect(Running); err != nil {
 		return 0, err
+	}
+	if c.Status().Paused {
+		return 0, fmt.Errorf("container %s is paused: %w", c.id, errdefs.ErrFailedPrecondition)
 	}
 	runtime, err := c.driver()
 	if err != nil {

@@ -178,6 +178,6 @@ func (m *Manager) HandleEvent(e monitor.Event) {
 		return
 	}
 	if c, err := m.Get(e.ID); err == nil {
-		c.exitedWith(*e.Exit)
+		c.exitedWith(e)
 	}
 }

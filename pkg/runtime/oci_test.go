@@ -21,6 +21,9 @@ import (
 type busyboxRootfs struct{ fakeRootfs }
 
 func (*busyboxRootfs) MountRootfs(_ context.Context, _, target string, _ RootfsOptions) error {
+	if _, err := os.Lstat(filepath.Join(target, "bin/tr")); err == nil {
+		return nil // as mounted
+	}
 	path, err := exec.LookPath("busybox")
 	if err != nil {
 		return err
@@ -122,6 +125,16 @@ type stdioOptions struct{ stdin, once, tty bool }
 // runningContainer starts a shell script in a container of its own.
 func runningContainer(t *testing.T, m *Manager, handler, id, script string, stdio stdioOptions) *Container {
 	t.Helper()
+	c := waitingContainer(t, m, handler, id, script, stdio)
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// waitingContainer is runningContainer before it is started.
+func waitingContainer(t *testing.T, m *Manager, handler, id, script string, stdio stdioOptions) *Container {
+	t.Helper()
 	cgroup := filepath.Join("/cri-node-runtime-test", id)
 	c, err := m.Prepare(t.Context(), Params{
 		ID: id, Group: "g", Name: id, Handler: handler, ImageID: "i", Cgroup: cgroup, LogPath: filepath.Join(t.TempDir(), id+".log"),
@@ -129,29 +142,30 @@ func runningContainer(t *testing.T, m *Manager, handler, id, script string, stdi
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := c.Create(t.Context(), scriptOptions(c, script, stdio)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// scriptOptions make a container of a shell script.
+func scriptOptions(c *Container, script string, stdio stdioOptions) CreateOptions {
 	mounts := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc"},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "ptmxmode=0666"}},
 	}
-	err = c.Create(t.Context(), CreateOptions{
+	return CreateOptions{
 		Stdin: stdio.stdin, StdinOnce: stdio.once,
 		Spec: &specs.Spec{
 			Version: "1.0.2", Root: &specs.Root{Path: c.RootfsPath()}, Mounts: mounts,
 			Process: &specs.Process{Terminal: stdio.tty, Cwd: "/", Args: []string{"/bin/sh", "-c", script}, Env: []string{"PATH=/bin"}},
 			Linux: &specs.Linux{
-				CgroupsPath: cgroup,
+				CgroupsPath: c.Status().Cgroup,
 				Namespaces:  []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}},
 			},
 		},
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
-	if err := c.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
 // logOf is the container's log.

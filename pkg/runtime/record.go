@@ -9,7 +9,8 @@ import (
 // State of a container, see the package comment.
 type State int
 
-// The states, in the only order a container goes through them.
+// The states, in the order a container goes through them; Renew brings it from
+// the last back to Created.
 const (
 	Creating State = iota
 	Created
@@ -106,14 +107,21 @@ type Status struct {
 	Hooks bool `json:"hooks,omitempty"`
 	// Paused: its processes are stopped where they are, see Pause.
 	Paused bool `json:"paused,omitempty"`
+	// Renewing: a Renew is under way, or was interrupted.
+	Renewing bool `json:"renewing,omitempty"`
 	// Restarts counts how often the container was renewed, see Renew.
 	Restarts uint32 `json:"restarts,omitempty"`
 	// Restore is set for a container that is made of a checkpoint.
 	Restore *Restore `json:"restore,omitempty"`
+
+	life *life
 }
+
+// Exited is closed once what the snapshot shows alive has exited.
+func (s *Status) Exited() <-chan struct{} { return s.life.gone }
 
 // exit fills in how a container ended.
 func (s *Status) exit(code int, reason, message string, at time.Time) {
-	s.State, s.Starting = Exited, false
+	s.State, s.Starting, s.Paused = Exited, false, false
 	s.ExitCode, s.Reason, s.Message, s.FinishedAt = code, reason, message, at
 }

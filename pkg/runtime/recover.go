@@ -170,10 +170,15 @@ func (c *Container) recoverState(ctx context.Context, state monitor.ContainerSta
 		known.Process = state.Process
 		c.status.Store(&known)
 		return c.m.Remove(ctx, c.id)
+	case s.State == Exited && s.Renewing:
+		known := *s
+		known.Process = state.Process
+		c.status.Store(&known)
+		return c.undoRenew(ctx)
 	case s.State == Exited:
 		return nil
 	case watched && state.Exit != nil:
-		c.exitedWith(*state.Exit)
+		c.exitedWith(monitor.Event{ID: c.id, Process: state.Process, Exit: state.Exit})
 		return nil
 	case s.pending() && s.Starting:
 		return c.recoverRestore(ctx, state, watched)
@@ -184,6 +189,8 @@ func (c *Container) recoverState(ctx context.Context, state monitor.ContainerSta
 		return nil
 	case s.Starting:
 		return c.recoverStart()
+	case s.State == Running:
+		return c.recoverFreezer()
 	}
 	return nil
 }

@@ -59,15 +59,7 @@ func (c *Container) Remove(ctx context.Context) error {
 // everything from the id and the record, and may be repeated. Only the record
 // waits for the other steps: as long as something is left, it must be found.
 func (c *Container) teardown(ctx context.Context) error {
-	err := errors.Join(
-		c.endExecs(),
-		c.endCreate(ctx),
-		c.deleteFromRuntime(ctx),
-	)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(c.m.monitor.Forget(ctx, c.id), c.removeRootfs(ctx)); err != nil {
+	if err := errors.Join(c.endLife(ctx), c.removeRootfs(ctx)); err != nil {
 		return err
 	}
 	if err := linux.Discard(c.m.stateDir(c.id)); err != nil {
@@ -76,10 +68,23 @@ func (c *Container) teardown(ctx context.Context) error {
 	return linux.Discard(c.m.recordDir(c.id))
 }
 
+// endLife removes what a container has for the time it lives: all but its files.
+func (c *Container) endLife(ctx context.Context) error {
+	err := errors.Join(
+		c.endExecs(),
+		c.endCreate(ctx),
+		c.deleteFromRuntime(ctx),
+	)
+	if err != nil {
+		return err
+	}
+	return c.m.monitor.Forget(ctx, c.id)
+}
+
 // endCreate waits until no create of this container is under way in the
 // monitor, which gives it up when the daemon that asked for it is gone.
 func (c *Container) endCreate(ctx context.Context) error {
-	if c.Status().State != Creating {
+	if s := c.Status(); s.State != Creating && !s.Renewing {
 		return nil
 	}
 	if err := c.kill(ctx); err != nil {
@@ -99,7 +104,7 @@ func (c *Container) deleteFromRuntime(ctx context.Context) error {
 		return errors.Join(c.removeCgroup(ctx, s), c.deleteFromAll(ctx))
 	}
 	var deleted error
-	if s.State == Creating || s.Reason == ReasonStartError || s.Hooks {
+	if s.State == Creating || s.Renewing || s.Reason == ReasonStartError || s.Hooks {
 		deleted = runtime.Delete(ctx, c.id, c.logFile())
 	}
 	if err := c.removeCgroup(ctx, s); err != nil || s.Cgroup == "" && deleted != nil {

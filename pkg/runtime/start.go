@@ -80,10 +80,15 @@ func (c *Container) startFailed(ctx context.Context, cause error) error {
 // kill sends SIGKILL to all processes of the container and does not wait.
 func (c *Container) kill(ctx context.Context) error {
 	s := c.Status()
+	s.life.killed.Store(true)
 	if s.Process.PID > 0 {
 		if err := ignoreGone(s.Process.Signal(unix.SIGKILL)); err != nil {
 			return err
 		}
+	}
+	// Version 1 of the freezer keeps even SIGKILL waiting.
+	if err := c.thaw(); err != nil {
+		return err
 	}
 	if s.SharedPID && s.Cgroup != "" {
 		ctx, cancel := context.WithTimeout(ctx, teardownTimeout)

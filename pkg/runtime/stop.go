@@ -34,6 +34,7 @@ func (c *Container) Stop(ctx context.Context, timeout time.Duration) error {
 	if c.Status().State != Running {
 		return nil
 	}
+	gone := c.Exited()
 	if timeout > 0 {
 		ctx := progress.Enter(ctx, "stop signal")
 		if err := c.sendStopSignal(); err != nil {
@@ -42,7 +43,7 @@ func (c *Container) Stop(ctx context.Context, timeout time.Duration) error {
 		grace := time.NewTimer(timeout)
 		defer grace.Stop()
 		select {
-		case <-c.gone:
+		case <-gone:
 			return nil
 		case <-ctx.Done():
 			return fmt.Errorf("wait for container %s to stop: %w", c.id, context.Cause(ctx))
@@ -69,20 +70,24 @@ func (c *Container) startFinished(ctx context.Context) error {
 
 // sendStopSignal sends the stop signal the first time it is called.
 func (c *Container) sendStopSignal() error {
-	if !c.stopSent.CompareAndSwap(false, true) {
+	s := c.Status()
+	if !s.life.stopSent.CompareAndSwap(false, true) {
 		return nil
 	}
-	s := c.Status()
 	sig, err := parseSignal(s.StopSignal)
 	if err != nil {
 		sig = unix.SIGTERM // an image must not make its container unstoppable
 	}
-	return ignoreGone(s.Process.Signal(sig))
+	if err := ignoreGone(s.Process.Signal(sig)); err != nil {
+		return err
+	}
+	return c.thaw() // or it would not get the signal
 }
 
 // killAndWait kills the container, created or running, and waits until it is
 // Exited.
 func (c *Container) killAndWait(ctx context.Context) error {
+	gone := c.Exited()
 	if err := c.kill(ctx); err != nil {
 		return err
 	}
@@ -92,7 +97,7 @@ func (c *Container) killAndWait(ctx context.Context) error {
 	defer doubt.Stop()
 	for {
 		select {
-		case <-c.gone:
+		case <-gone:
 			return nil
 		case <-doubt.C:
 			c.finishUnwatched(ctx)

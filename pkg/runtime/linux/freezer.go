@@ -53,6 +53,23 @@ func (c *Cgroups) Thaw(cgroup string) error {
 	return nil
 }
 
+// Frozen reports whether the processes of a cgroup have been, or are being,
+// stopped. Of a cgroup that is not there nothing is.
+func (c *Cgroups) Frozen(cgroup string) (bool, error) {
+	file := filepath.Join(c.dir("freezer", cgroup), "freezer.state")
+	if c.unified {
+		file = filepath.Join(c.dir("", cgroup), "cgroup.freeze")
+	} else if !c.HasController("freezer") {
+		return false, nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return false, ignoreNotExist(err)
+	}
+	state := strings.TrimSpace(string(b))
+	return state != "THAWED" && state != "0", nil
+}
+
 func (c *Cgroups) setFrozen(cgroup string, frozen bool) error {
 	if c.unified {
 		value := "0"

@@ -126,8 +126,10 @@ func (e *CreateError) Error() string {
 
 // Event tells of a container. It is delivered at least once.
 type Event struct {
-	ID   string `json:"id"`
-	Exit *Exit  `json:"exit,omitempty"`
+	ID string `json:"id"`
+	// Process is the init it is about: an id may have had others before.
+	Process linux.Process `json:"process,omitzero"`
+	Exit    *Exit         `json:"exit,omitempty"`
 }
 
 // Exit is how a container ended. It exists only after the log is complete.

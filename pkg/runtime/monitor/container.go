@@ -125,7 +125,7 @@ func (c *container) finish() {
 		logger.Warn("files of an exited container are left", "error", err)
 	}
 	c.setExit(exit)
-	c.m.exited(Event{ID: r.ID, Exit: &exit})
+	c.m.exited(Event{ID: r.ID, Process: r.Process, Exit: &exit})
 }
 
 func (c *container) setExit(e Exit) {

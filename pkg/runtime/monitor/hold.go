@@ -90,11 +90,11 @@ func (h *holds) dupTTY(id string) int {
 }
 
 // exitStatus tells how a held container's init ended.
-func (h *holds) exitStatus(id string) (unix.WaitStatus, bool) {
+func (h *holds) exitStatus(id string, process linux.Process) (unix.WaitStatus, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := h.containers[id]
-	if n == nil || n.pidfd == nil {
+	if n == nil || n.pidfd == nil || process.PID != 0 && n.process != process {
 		return 0, false
 	}
 	return n.process.ExitStatus(n.pidfd)
@@ -113,6 +113,16 @@ func (h *holds) release(id string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if n := h.containers[id]; n != nil {
+		n.close()
+		delete(h.containers, id)
+	}
+}
+
+// releaseOf is release, unless another process has the id by now.
+func (h *holds) releaseOf(id string, process linux.Process) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n := h.containers[id]; n != nil && (process.PID == 0 || n.process == process) {
 		n.close()
 		delete(h.containers, id)
 	}

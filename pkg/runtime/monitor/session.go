@@ -147,7 +147,7 @@ func (s *session) greet() {
 			continue
 		}
 		if state := c.state(); state.Exit != nil {
-			raw, err := json.Marshal(Event{ID: state.ID, Exit: state.Exit})
+			raw, err := json.Marshal(Event{ID: state.ID, Process: state.Process, Exit: state.Exit})
 			if err == nil {
 				s.conn.send(message{Op: eventExit, Body: raw})
 			}

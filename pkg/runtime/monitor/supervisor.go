@@ -195,7 +195,7 @@ func (s *Supervisor) current(ctx context.Context) (*link, error) {
 // deliver passes an event on, with an exit status that only we may know.
 func (s *Supervisor) deliver(ctx context.Context, e Event) {
 	if e.Exit != nil && e.Exit.Lost {
-		if status, ok := s.holds.exitStatus(e.ID); ok {
+		if status, ok := s.holds.exitStatus(e.ID, e.Process); ok {
 			exit := *e.Exit
 			exit.setStatus(status)
 			e.Exit = &exit
@@ -206,7 +206,7 @@ func (s *Supervisor) deliver(ctx context.Context, e Event) {
 		}
 	}
 	if e.Exit != nil {
-		s.holds.release(e.ID)
+		s.holds.releaseOf(e.ID, e.Process)
 	}
 	s.cfg.OnEvent(e)
 }
@@ -252,13 +252,41 @@ func (s *Supervisor) CloseStdin(ctx context.Context, id string) error {
 
 // Forget drops what the monitor knows of an exited container, whose exit is
 // not reported again; exit.json stays. An unknown id is a success. ErrState
-// means that the container runs.
+// means that the container runs. Where the monitor dies meanwhile, the next one
+// is told.
 func (s *Supervisor) Forget(ctx context.Context, id string) error {
-	if err := s.do(ctx, opForget, idBody{ID: id}); err != nil {
+	for {
+		l, err := s.current(ctx)
+		if err != nil {
+			return err
+		}
+		_, err = call[struct{}](ctx, l, opForget, idBody{ID: id})
+		if errors.Is(err, ErrMonitorLost) && s.left(ctx, l) {
+			continue
+		}
+		if err == nil {
+			s.holds.release(id)
+		}
 		return err
 	}
-	s.holds.release(id)
-	return nil
+}
+
+// left waits until a broken connection is not the current one any more, and
+// reports whether that came before the end of ctx.
+func (s *Supervisor) left(ctx context.Context, broken *link) bool {
+	for {
+		s.mu.Lock()
+		l, changed, closed := s.link, s.changed, s.closed
+		s.mu.Unlock()
+		if l != broken || closed {
+			return !closed
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 func (s *Supervisor) do(ctx context.Context, op string, body idBody) error {
