@@ -54,11 +54,11 @@ func labelOptions(o *runtimeapi.SELinuxOption) selinux.Options {
 
 // podLabels chooses the SELinux labels of a new pod. One that sees the host's
 // processes or shares its memory is not kept from them.
-func (s *Server) podLabels(config *runtimeapi.PodSandboxConfig) (selinux.Labels, error) {
+func (s *Server) podLabels(id string, config *runtimeapi.PodSandboxConfig) (selinux.Labels, error) {
 	sc := config.GetLinux().GetSecurityContext()
 	o := sc.GetNamespaceOptions()
 	unconfined := o.GetPid() == runtimeapi.NamespaceMode_NODE || o.GetIpc() == runtimeapi.NamespaceMode_NODE
-	l, err := s.config.Confinement.SELinux.Allocate(labelOptions(sc.GetSelinuxOptions()), unconfined)
+	l, err := s.config.Confinement.SELinux.Allocate(id, labelOptions(sc.GetSelinuxOptions()), unconfined)
 	if err != nil {
 		return l, fmt.Errorf("config.linux.security_context.selinux_options: %w", err)
 	}

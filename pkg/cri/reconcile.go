@@ -18,7 +18,7 @@ func (s *Server) Reconcile(ctx context.Context) {
 	for _, sb := range s.sandboxes().List() {
 		known[sb.ID()] = true
 		st := sb.Status()
-		if err := s.config.Confinement.SELinux.Reserve(s.sandboxView(&st).SELinux); err != nil {
+		if err := s.config.Confinement.SELinux.Reserve(st.ID, s.sandboxView(&st).SELinux); err != nil {
 			log.Error(err, "The SELinux level of a sandbox could be given to another", "sandboxID", sb.ID())
 		}
 	}

@@ -99,16 +99,16 @@ func (s *Server) runSandbox(ctx context.Context, at *progress.Stages, r *podRequ
 	}
 	// 2. The cgroup parent, which kubelet makes and other clients do not.
 	ctx = at.Enter(ctx, "cgroup")
-	params, err := s.sandboxParams(r)
+	id := r.extras.id()
+	params, err := s.sandboxParams(id, r)
 	if err != nil {
 		return "", err
 	}
 	// 3. Record, namespaces, files, network: the stages are the sandbox's own.
-	id := r.extras.id()
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("sandboxID", id))
 	sb, err := s.sandboxes().Create(ctx, id, params)
 	if err != nil {
-		return "", errors.Join(err, s.giveBack(ctx, params))
+		return "", errors.Join(err, s.giveBack(ctx, id, params))
 	}
 	st := sb.Status()
 	if err := s.labelFiles(&st); err != nil {
@@ -145,13 +145,13 @@ func (s *Server) undoRun(ctx context.Context, id string) error {
 
 // sandboxParams translates the request, and makes the cgroup parent where it
 // is not there.
-func (s *Server) sandboxParams(r *podRequest) (sandbox.Params, error) {
+func (s *Server) sandboxParams(id string, r *podRequest) (sandbox.Params, error) {
 	config := r.GetConfig()
 	parent, err := s.cgroupParent(config.GetLinux().GetCgroupParent())
 	if err != nil {
 		return sandbox.Params{}, err
 	}
-	labels, err := s.podLabels(config)
+	labels, err := s.podLabels(id, config)
 	if err != nil {
 		return sandbox.Params{}, err
 	}
@@ -166,7 +166,7 @@ func (s *Server) sandboxParams(r *podRequest) (sandbox.Params, error) {
 		}
 	}
 	if err != nil {
-		s.config.Confinement.SELinux.Release(labels)
+		s.config.Confinement.SELinux.Release(id)
 		return sandbox.Params{}, err
 	}
 	options := config.GetLinux().GetSecurityContext().GetNamespaceOptions()
@@ -215,7 +215,8 @@ func portMappings(mappings []*runtimeapi.PortMapping) []network.PortMapping {
 
 // giveBack releases what a sandbox has that its manager does not know of: its
 // SELinux level, and a cgroup parent that it brought about.
-func (s *Server) giveBack(ctx context.Context, p sandbox.Params) error {
+func (s *Server) giveBack(ctx context.Context, id string, p sandbox.Params) error {
+	s.config.Confinement.SELinux.Release(id)
 	view := &sandboxView{Config: &runtimeapi.PodSandboxConfig{}}
 	if len(p.Request) == 0 {
 		return nil
@@ -223,7 +224,6 @@ func (s *Server) giveBack(ctx context.Context, p sandbox.Params) error {
 	if err := decodeView(p.Request, view.Config, view); err != nil {
 		return err
 	}
-	s.config.Confinement.SELinux.Release(view.SELinux)
 	if !view.MadeCgroup {
 		return nil
 	}

@@ -110,7 +110,7 @@ func (s *Server) removeSandbox(ctx context.Context, id string) error {
 	s.nri.RemovePodSandbox(ctx, sb.ID())
 	s.drop(sb.ID())
 	s.stopping.Delete(sb.ID())
-	return s.giveBack(ctx, params)
+	return s.giveBack(ctx, sb.ID(), params)
 }
 
 // members returns the containers of a sandbox, and its init where it has one.

@@ -17,8 +17,8 @@
 //
 // # Locks
 //
-// Host.mu guards the count of users of each level: pods may ask for the same.
-// It is not held over the labelling of files.
+// Host.mu guards the labels of the pods, of which several may ask for one level,
+// and what the policy says is taken. It is not held over the labelling of files.
 //
 // # What it is not for
 //

@@ -48,8 +48,8 @@ type policy interface {
 type Host struct {
 	policy policy
 
-	mu     sync.Mutex
-	levels map[string]int // users of each level
+	mu   sync.Mutex
+	pods map[string]string // process labels of the pods that have one, by id
 }
 
 // Detect returns nil where SELinux is off.
@@ -60,14 +60,19 @@ func Detect() *Host {
 	return newHost(machine{})
 }
 
-func newHost(p policy) *Host { return &Host{policy: p, levels: map[string]int{}} }
+func newHost(p policy) *Host { return &Host{policy: p, pods: map[string]string{}} }
 
 // Allocate returns the labels of a new pod. Its level stays its own until
 // Release. unconfined is for a pod that lives among the host's processes: it
 // gets no label that would keep it from them.
-func (h *Host) Allocate(o Options, unconfined bool) (Labels, error) {
+func (h *Host) Allocate(pod string, o Options, unconfined bool) (Labels, error) {
 	if h == nil {
 		return Labels{}, nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, ok := h.pods[pod]; ok {
+		return Labels{}, fmt.Errorf("pod %s has SELinux labels: %w", pod, errdefs.ErrAlreadyExists)
 	}
 	if unconfined {
 		return Labels{Mount: h.policy.privileged()}, nil
@@ -83,14 +88,13 @@ func (h *Host) Allocate(o Options, unconfined bool) (Labels, error) {
 	}
 	if err == nil && level(l.Process) != level(process) {
 		h.policy.release(process)
-		err = h.Reserve(l)
-		return l, err
+		return l, h.reserveLocked(pod, l)
 	}
 	if err != nil {
 		h.policy.release(process)
 		return Labels{}, err
 	}
-	h.count(l, 1)
+	h.pods[pod] = l.Process
 	return l, nil
 }
 
@@ -111,41 +115,48 @@ func (h *Host) Container(pod Labels, o Options, unconfined bool) (Labels, error)
 }
 
 // Reserve keeps the level of a pod that exists from being given to another.
-func (h *Host) Reserve(l Labels) error {
+func (h *Host) Reserve(pod string, l Labels) error {
 	if h == nil || l.Process == "" {
 		return nil
 	}
-	if h.count(l, 1) > 1 {
-		return nil
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.reserveLocked(pod, l)
+}
+
+func (h *Host) reserveLocked(pod string, l Labels) error {
+	if !h.hasLocked(level(l.Process)) {
+		if err := h.policy.reserve(l.Process); err != nil && !errors.Is(err, selinux.ErrMCSAlreadyExists) {
+			return fmt.Errorf("reserve SELinux level of %.200q: %w", l.Process, err)
+		}
 	}
-	if err := h.policy.reserve(l.Process); err != nil && !errors.Is(err, selinux.ErrMCSAlreadyExists) {
-		h.count(l, -1)
-		return fmt.Errorf("reserve SELinux level of %.200q: %w", l.Process, err)
-	}
+	h.pods[pod] = l.Process
 	return nil
 }
 
-// Release gives the level of a pod back.
-func (h *Host) Release(l Labels) {
-	if h == nil || l.Process == "" {
+// Release gives the level of a pod back, once: a pod that was not removed well
+// is removed again, when another may have the level.
+func (h *Host) Release(pod string) {
+	if h == nil {
 		return
 	}
-	if h.count(l, -1) == 0 {
-		h.policy.release(l.Process)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	process, ok := h.pods[pod]
+	delete(h.pods, pod)
+	if ok && !h.hasLocked(level(process)) {
+		h.policy.release(process)
 	}
 }
 
-// count changes the number of users of a level and returns it.
-func (h *Host) count(l Labels, by int) int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	key := level(l.Process)
-	n := max(h.levels[key]+by, 0)
-	h.levels[key] = n
-	if n == 0 {
-		delete(h.levels, key)
+// hasLocked reports whether a pod has the level.
+func (h *Host) hasLocked(l string) bool {
+	for _, process := range h.pods {
+		if level(process) == l {
+			return true
+		}
 	}
-	return n
+	return false
 }
 
 // Label labels one file.

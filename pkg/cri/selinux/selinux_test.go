@@ -83,16 +83,16 @@ func TestAllocate(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			h, p := newFake()
-			got, err := h.Allocate(tc.o, tc.unconfined)
+			got, err := h.Allocate("pod", tc.o, tc.unconfined)
 			if tc.fails != errors.Is(err, errdefs.ErrInvalidArgument) || got != tc.want {
 				t.Errorf("labels are %+v, %v", got, err)
 			}
 			if strings.Join(p.reserved, " ") != tc.level {
 				t.Errorf("reserved are %q", p.reserved)
 			}
-			h.Release(got)
-			if len(p.reserved)+len(h.levels) > 0 {
-				t.Errorf("still reserved: %q, %v", p.reserved, h.levels)
+			h.Release("pod")
+			if len(p.reserved)+len(h.pods) > 0 {
+				t.Errorf("still reserved: %q, %v", p.reserved, h.pods)
 			}
 		})
 	}
@@ -125,30 +125,36 @@ func TestContainer(t *testing.T) {
 	}
 }
 
-// Two pods may ask for one level; it is free when both are gone. After a
-// restart a level that a pod has is given to no other.
-func TestLevelsAreCounted(t *testing.T) {
+// Two pods may ask for one level; it is free when both are gone, however often one
+// of them is released. After a restart a level that a pod has is given to no other.
+func TestLevelOfTwoPods(t *testing.T) {
 	h, p := newFake()
 	o := Options{Level: "s0:c7,c9"}
-	a, errA := h.Allocate(o, false)
-	b, errB := h.Allocate(o, false)
+	a, errA := h.Allocate("a", o, false)
+	_, errB := h.Allocate("b", o, false)
 	if err := errors.Join(errA, errB); err != nil {
 		t.Fatal(err)
 	}
-	h.Release(a)
-	if len(p.reserved) != 1 {
-		t.Errorf("reserved are %q while one pod is left", p.reserved)
+	for _, unconfined := range []bool{false, true} {
+		if _, err := h.Allocate("a", Options{}, unconfined); !errdefs.IsAlreadyExists(err) {
+			t.Errorf("second labels of one pod: %v", err)
+		}
 	}
-	h.Release(b)
+	for range 2 {
+		h.Release("a")
+		if len(p.reserved) != 1 {
+			t.Errorf("reserved are %q while one pod is left", p.reserved)
+		}
+	}
+	h.Release("b")
 	if len(p.reserved) > 0 {
 		t.Errorf("still reserved: %q", p.reserved)
 	}
 	h, p = newFake()
-	if err := h.Reserve(a); err != nil || len(p.reserved) != 1 {
+	if err := h.Reserve("a", a); err != nil || len(p.reserved) != 1 {
 		t.Errorf("reserved after a restart are %q, %v", p.reserved, err)
 	}
-	h.Release(a)
-	h.Release(a) // a second time changes nothing
+	h.Release("a")
 	if len(p.reserved) > 0 {
 		t.Errorf("still reserved: %q", p.reserved)
 	}
@@ -183,10 +189,10 @@ func TestRelabel(t *testing.T) {
 // A machine without SELinux costs and does nothing.
 func TestWithout(t *testing.T) {
 	var h *Host
-	l, err := h.Allocate(Options{Level: "s0"}, false)
+	l, err := h.Allocate("pod", Options{Level: "s0"}, false)
 	c, containerErr := h.Container(l, Options{Type: "x"}, true)
-	if err := errors.Join(err, containerErr, h.Reserve(l), h.Relabel("/", l), h.Label("/", mount)); err != nil || l != (Labels{}) || c != l {
+	if err := errors.Join(err, containerErr, h.Reserve("pod", l), h.Relabel("/", l), h.Label("/", mount)); err != nil || l != (Labels{}) || c != l {
 		t.Errorf("labels are %+v, %+v, %v", l, c, err)
 	}
-	h.Release(l)
+	h.Release("pod")
 }
