@@ -26,6 +26,7 @@ GINKGO_VERSION      := v2.32.0
 # Where govulncheck gets what is known, such as file:///srv/vulndb.
 VULN_DB ?= https://vuln.go.dev
 
+VM_PACKAGES  := qemu-system-x86 debootstrap e2fsprogs busybox-static
 APT_PACKAGES := gcc libc6-dev pkg-config libseccomp-dev crun busybox-static iproute2 nftables iptables
 
 GO           ?= go
@@ -49,6 +50,12 @@ CRITEST_HANDLER  ?= runc
 CRITEST_PARALLEL ?=
 CRITEST_WEBSOCKET ?=
 REGISTRY         ?= 127.0.0.1:5000
+
+# Where the machine of `make test-vm` comes from, and how long its smoke test may
+# take with the making of the machine.
+VM_MIRROR        ?= http://deb.debian.org/debian
+VM_SMOKE_TIMEOUT ?= 30m
+export VM_MIRROR
 
 # Tests find the daemon, runc and the CNI plugins here.
 export CRI_NODE_BIN_DIR := $(BIN)
@@ -151,7 +158,7 @@ critest: deps build ## Run the validation suite: CRITEST=path (CRITEST_HANDLER=c
 
 .PHONY: test-vm
 test-vm: deps build ## Run the tests in a virtual Debian with systemd (VM_SMOKE=1, CRITEST=path; see test/vm/run.sh).
-	@$(MAKE) apt APT_PACKAGES="qemu-system-x86 debootstrap e2fsprogs busybox-static"
+	@$(MAKE) apt APT_PACKAGES="$(VM_PACKAGES)"
 	payload=$(BIN)/vm/payload
 	rm -rf $$payload
 	mkdir -p $$payload/bin/programs $$payload/src/test/e2e
@@ -160,9 +167,19 @@ test-vm: deps build ## Run the tests in a virtual Debian with systemd (VM_SMOKE=
 	CGO_ENABLED=0 $(GO) test -c -trimpath -o $$payload/bin/e2e.test ./test/e2e
 	$(BUILD) -ldflags '-s -w' -o $$payload/bin/programs/ ./test/e2e/gate ./test/e2e/program ./test/e2e/sweeper
 	$(BUILD) -ldflags '-s -w' -o $$payload/bin/critest-run ./test/critest
-	cp go.mod $$payload/src/
+	cp -r go.mod docs $$payload/src/
 	cp test/vm/config.toml $$payload/
 	CRITEST="$(CRITEST)" CRITEST_ARGS="$(CRITEST_ARGS)" REGISTRY="$(REGISTRY)" bash test/vm/run.sh $(BIN)/vm
+
+.PHONY: vm-smoke
+vm-smoke: ## Run test-vm's smoke test within VM_SMOKE_TIMEOUT; skipped, which it says, where there can be no such machine.
+	@skip() { echo "SKIP: vm-smoke: $$1"; exit 0; }
+	[ "$$(uname -m)" = x86_64 ] || skip "the machine is one for x86_64"
+	[ "$$(id -u)" = 0 ] || skip "it needs root"
+	$(MAKE) apt APT_PACKAGES="$(VM_PACKAGES)" || skip "qemu or debootstrap cannot be installed here"
+	wget -q -T 20 -t 3 -O /dev/null "$(VM_MIRROR)/dists/bookworm/Release" || skip "$(VM_MIRROR) cannot be reached"
+	# The machine ends and reports before the limit for all of it ends qemu, too.
+	timeout --kill-after=30 $(VM_SMOKE_TIMEOUT) $(MAKE) test-vm VM_SMOKE=1 VM_TIMEOUT=20m
 
 .PHONY: bench
 bench: deps build ## Measure a CRI endpoint, by default a daemon of our own (BENCH_ARGS=-help).

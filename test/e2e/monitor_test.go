@@ -14,6 +14,7 @@ import (
 
 	"github.com/cri-node/cri-node/test/e2e/crilog"
 	"github.com/cri-node/cri-node/test/e2e/node"
+	"github.com/cri-node/cri-node/test/e2e/pace"
 	"github.com/cri-node/cri-node/test/e2e/usage"
 )
 
@@ -251,5 +252,5 @@ func TestReboot(t *testing.T) {
 // command that tells it is.
 func (e *env) tellStop(c *container) {
 	e.Helper()
-	_, _, _ = e.node.Runtime.ExecSync(e.Context(), c.id, []string{"touch", "/tmp/stop"}, 20*time.Second)
+	_, _, _ = e.node.Runtime.ExecSync(e.Context(), c.id, []string{"touch", "/tmp/stop"}, pace.Limit(20*time.Second))
 }

@@ -130,7 +130,7 @@ func TestExecSyncMemory(t *testing.T) {
 	e.must(err)
 	before := highest(e, daemon.PID)
 	r, err := e.node.Raw.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{
-		ContainerId: c.id, Cmd: []string{"probe", "flood", "-bytes", fmt.Sprint(1 << 30)}, Timeout: 120,
+		ContainerId: c.id, Cmd: []string{"probe", "flood", "-bytes", fmt.Sprint(1 << 30)}, Timeout: int64(pace.Limit(2 * time.Minute).Seconds()),
 	}, maxReceive)
 	e.must(err)
 	if n := len(r.Stdout); n > 16<<20 || n < 15<<20 {

@@ -39,6 +39,9 @@ service() {
 	cp -a /payload/install/. /
 	mkdir -p /etc/cri-node/certs.d/_default
 	cp /payload/config.toml /etc/cri-node/config.toml
+	if [ -n "$HANDLER" ]; then
+		printf '[runtime]\ndefault_handler = "%s"\n' "$HANDLER" >>/etc/cri-node/config.toml
+	fi
 	printf 'server = "http://%s"\n[host."http://%s"]\ncapabilities = ["pull", "resolve"]\n' "$REGISTRY" "$REGISTRY" \
 		>/etc/cri-node/certs.d/_default/hosts.toml
 	systemctl daemon-reload
@@ -49,16 +52,22 @@ service() {
 	return $ok
 }
 
+# left is the number of seconds that tests may take, so that those that take too
+# long end, and say where they are, before the machine does.
+left() {
+	local uptime
+	read -r uptime _ </proc/uptime
+	echo "$((LIMIT - ${uptime%.*} - 180))"
+}
+
 # The end-to-end tests start daemons of their own.
 e2e() {
-	local pattern=${RUN:-.} uptime
+	local pattern=${RUN:-.}
 	[ -z "$SMOKE" ] || pattern=$smoke
 	cd /payload/src/test/e2e || return
-	# Tests that take too long end before the machine does, and say where they are.
-	read -r uptime _ </proc/uptime
 	CRI_NODE_BIN_DIR=/payload/bin CRI_NODE_E2E_PROGRAMS=/payload/bin/programs CRI_NODE_REQUIRE=root,runc,crun,apparmor,criu \
 		CRI_NODE_E2E_LOG="$results/daemon.log" \
-		/payload/bin/e2e.test -test.v -test.run "$pattern" -test.timeout "$((LIMIT - ${uptime%.*} - 180))s" >"$results/e2e.out" 2>&1 &
+		/payload/bin/e2e.test -test.v -test.run "$pattern" -test.timeout "$(left)s" >"$results/e2e.out" 2>&1 &
 	local pid=$!
 	# The console gets one line for each test.
 	tail -n +1 -f --pid=$pid "$results/e2e.out" |
@@ -70,7 +79,7 @@ critest() {
 	ip link set eth0 up && ip address add 10.0.2.15/24 dev eth0 && ip route add default via 10.0.2.2
 	local words
 	read -ra words <<<"$CRITEST_ARGS"
-	/payload/bin/critest-run -critest /payload/bin/critest -endpoint unix:///run/cri-node/cri.sock \
+	timeout --foreground --signal=INT --kill-after=60 "$(left)" /payload/bin/critest-run -critest /payload/bin/critest -endpoint unix:///run/cri-node/cri.sock \
 		-out "$results/critest" -- "${words[@]}"
 }
 

@@ -8,6 +8,7 @@
 #   VM_RUN=REGEX     only these end-to-end tests; "none" for none
 #   CRITEST=PATH     the validation suite as well, with its images from REGISTRY
 #   CRITEST_ARGS=    its arguments
+#   VM_HANDLER=runc  the service's default OCI runtime, else the program's choice
 #   VM_TIMEOUT=3h  VM_MEMORY=4096 (MiB)  VM_CPUS=2  VM_ACCEL=kvm|tcg
 #   VM_SLOWDOWN=20   how much more patience the tests have without KVM
 set -euo pipefail
@@ -64,6 +65,7 @@ cat >"$payload/settings" <<END
 SMOKE=$(printf %q "${VM_SMOKE:-}")
 RUN=$(printf %q "${VM_RUN:-}")
 CRITEST_ARGS=$(printf %q "${CRITEST_ARGS:-}")
+HANDLER=$(printf %q "${VM_HANDLER:-}")
 REGISTRY=10.0.2.2:${registry##*:}
 CRI_NODE_TEST_SLOWDOWN=$slowdown
 LIMIT=$seconds
@@ -77,7 +79,7 @@ truncate -s 256M "$dir/results.tar"
 
 echo "Starting the machine ($accel); its console is in $dir/console.log"
 code=0
-timeout --kill-after=10 "$limit" qemu-system-x86_64 \
+timeout --foreground --kill-after=10 "$limit" qemu-system-x86_64 \
 	-accel "$accel" -cpu "$cpu" -smp "${VM_CPUS:-2}" -m "${VM_MEMORY:-4096}" \
 	-display none -monitor none -no-reboot -nodefaults "${network[@]}" -device virtio-rng-pci \
 	-kernel "$machine/vmlinuz" -initrd "$machine/initrd" \

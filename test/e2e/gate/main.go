@@ -23,6 +23,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/cri-node/cri-node/test/e2e/pace"
 )
 
 // longestHold bounds a wait, so that a test that died leaves no process for ever.
@@ -80,7 +82,7 @@ func wait(dir, name string) {
 	}
 	ticker := time.NewTicker(2 * time.Millisecond)
 	defer ticker.Stop()
-	for deadline := time.Now().Add(longestHold); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(pace.Limit(longestHold)); time.Now().Before(deadline); {
 		if _, err := os.Stat(gate); err != nil {
 			return
 		}
