@@ -43,19 +43,50 @@ func (c *Container) Update(ctx context.Context, change func(*Status) (Limits, er
 	if err != nil {
 		return err
 	}
+	old, err := c.cpusetNamed(limits)
+	if err != nil {
+		return err
+	}
 	err = c.setLimits(ctx, limits.New)
 	if err == nil {
 		err = c.SetRequest(limits.Request)
 	}
-	if err == nil || limits.Old == nil {
+	if err == nil || old == nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
 	defer cancel()
-	if back := errors.Join(c.setLimits(ctx, limits.Old), kept.Restore()); back != nil {
+	if back := errors.Join(c.setLimits(ctx, old), kept.Restore()); back != nil {
 		return fmt.Errorf("%w; restore the limits before: %w", err, back)
 	}
 	return err
+}
+
+// cpusetNamed is Old with the processors and memory nodes that the container has
+// from a cgroup above it now, where New sets them and Old says nothing. A cpuset
+// that systemd has been told of comes back with every later update: it has to be
+// told another, for which an OCI runtime needs one that has a name.
+func (c *Container) cpusetNamed(limits Limits) (*specs.LinuxResources, error) {
+	next := limits.New.CPU
+	if limits.Old == nil || next == nil || next.Cpus == "" && next.Mems == "" {
+		return limits.Old, nil
+	}
+	cpus, mems, err := c.m.config.Cgroups.EffectiveCpuset(c.Status().Cgroup)
+	if err != nil {
+		return nil, err
+	}
+	old, cpu := *limits.Old, specs.LinuxCPU{}
+	if old.CPU != nil {
+		cpu = *old.CPU
+	}
+	old.CPU = &cpu
+	if next.Cpus != "" && cpu.Cpus == "" {
+		cpu.Cpus = cpus
+	}
+	if next.Mems != "" && cpu.Mems == "" {
+		cpu.Mems = mems
+	}
+	return &old, nil
 }
 
 // unnamable lists the control files of the limits that can be set, but not taken

@@ -53,12 +53,20 @@ func TestFailedUpdateTakesAwayWhatItSet(t *testing.T) {
 		cpuset := func() string {
 			return e.exec(c.id, "sh", "-c", "cat /sys/fs/cgroup/cpuset/cpuset.cpus /sys/fs/cgroup/cpuset.cpus 2>/dev/null || true")
 		}
-		before := cpuset()
+		allowed := func() string { return e.exec(c.id, "grep", "_allowed_list", "/proc/self/status") }
+		before, allowedBefore := cpuset(), allowed()
 		update := &runtimeapi.LinuxContainerResources{CpusetCpus: "0", CpusetMems: "4000"}
 		if err := e.node.Runtime.UpdateContainerResources(e.Context(), c.id, &runtimeapi.ContainerResources{Linux: update}); err == nil {
 			e.Fatal("a machine with 4000 memory nodes")
 		}
-		equal(e, "cpuset after a failed update", cpuset(), before)
+		equal(e, "processors and nodes after a failed update", allowed(), allowedBefore)
+		if before != "" { // else systemd has turned the controller on since
+			equal(e, "cpuset after a failed update", cpuset(), before)
+		}
+		// Not even another update brings it back.
+		other := &runtimeapi.LinuxContainerResources{CpuShares: 300}
+		e.must(e.node.Runtime.UpdateContainerResources(e.Context(), c.id, &runtimeapi.ContainerResources{Linux: other}))
+		equal(e, "processors and nodes after another update", allowed(), allowedBefore)
 		update = &runtimeapi.LinuxContainerResources{CpusetCpus: "0"}
 		e.must(e.node.Runtime.UpdateContainerResources(e.Context(), c.id, &runtimeapi.ContainerResources{Linux: update}))
 		contains(e, "cpuset", "\n"+cpuset(), "\n0\n")

@@ -65,7 +65,7 @@ e2e() {
 	local pattern=${RUN:-.}
 	[ -z "$SMOKE" ] || pattern=$smoke
 	cd /payload/src/test/e2e || return
-	CRI_NODE_BIN_DIR=/payload/bin CRI_NODE_E2E_PROGRAMS=/payload/bin/programs CRI_NODE_REQUIRE=root,runc,crun,apparmor,criu \
+	CRI_NODE_BIN_DIR=/payload/bin CRI_NODE_E2E_PROGRAMS=/payload/bin/programs CRI_NODE_REQUIRE=root,runc,crun,apparmor,criu,address \
 		CRI_NODE_E2E_LOG="$results/daemon.log" \
 		/payload/bin/e2e.test -test.v -test.run "$pattern" -test.timeout "$(left)s" >"$results/e2e.out" 2>&1 &
 	local pid=$!
@@ -80,6 +80,7 @@ critest() {
 	local words
 	read -ra words <<<"$CRITEST_ARGS"
 	timeout --foreground --signal=INT --kill-after=60 "$(left)" /payload/bin/critest-run -critest /payload/bin/critest -endpoint unix:///run/cri-node/cri.sock \
+		-nri-socket /var/run/nri/nri.sock \
 		-out "$results/critest" -- "${words[@]}"
 }
 
@@ -101,6 +102,8 @@ summary() {
 }
 
 machine
+# Host ports are reached through an address of the machine's own.
+ip link add lan0 type dummy && ip address add 192.0.2.10/24 dev lan0 && ip link set lan0 up
 step service service
 if [ "$RUN" != none ]; then
 	step e2e e2e

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 )
@@ -37,6 +38,36 @@ func (c *Cgroups) KeepControls(cgroup string, names []string) (KeptControls, err
 		kept = append(kept, keptControl{file, string(value)})
 	}
 	return kept, nil
+}
+
+// EffectiveCpuset is what processors and memory nodes a cgroup of version 2 has,
+// be it by the cpuset of one above it. With version 1, where each cgroup has a
+// cpuset of its own, they are empty.
+func (c *Cgroups) EffectiveCpuset(cgroup string) (cpus, mems string, err error) {
+	if !c.unified || cgroup == "" {
+		return "", "", nil
+	}
+	if cpus, err = c.nearest(cgroup, "cpuset.cpus.effective"); err == nil {
+		mems, err = c.nearest(cgroup, "cpuset.mems.effective")
+	}
+	return cpus, mems, err
+}
+
+// nearest reads a control file of a cgroup, or of the nearest one above it that
+// has the file: a controller need not be there in all of them.
+func (c *Cgroups) nearest(cgroup, name string) (string, error) {
+	for cgroup = path.Clean("/" + cgroup); ; cgroup = path.Dir(cgroup) {
+		value, err := os.ReadFile(filepath.Join(c.dir("", cgroup), name))
+		if err == nil {
+			return strings.TrimSpace(string(value)), nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("read cpuset: %w", err)
+		}
+		if cgroup == "/" {
+			return "", nil // the kernel has no such controller
+		}
+	}
 }
 
 // Restore writes back what has changed since. It tries every file.

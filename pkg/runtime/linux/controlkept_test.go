@@ -76,3 +76,33 @@ func TestKeepControls(t *testing.T) {
 		t.Errorf("a cgroup that is not there has %v, %v", kept, err)
 	}
 }
+
+// A cgroup without the controller has the cpuset of the nearest one that has it.
+func TestEffectiveCpuset(t *testing.T) {
+	root := t.TempDir()
+	c := &Cgroups{unified: true, root: root}
+	if err := os.MkdirAll(filepath.Join(root, "pods", "a", "b"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	want := func(cgroup, cpus, mems string) {
+		t.Helper()
+		gotCPUs, gotMems, err := c.EffectiveCpuset(cgroup)
+		if err != nil || gotCPUs != cpus || gotMems != mems {
+			t.Errorf("%s has %q and %q, %v, want %q and %q", cgroup, gotCPUs, gotMems, err, cpus, mems)
+		}
+	}
+	want("/pods/a/b", "", "")
+	for file, value := range map[string]string{
+		"cpuset.cpus.effective": "0-7\n", "cpuset.mems.effective": "0-1\n", "pods/cpuset.cpus.effective": "2-3\n",
+	} {
+		if err := os.WriteFile(filepath.Join(root, file), []byte(value), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want("/pods/a/b", "2-3", "0-1")
+	want("/", "0-7", "0-1")
+	want("/gone/for/good", "0-7", "0-1")
+	want("", "", "")
+	c = &Cgroups{trees: map[string]string{"cpuset": root}}
+	want("/pods/a/b", "", "")
+}
