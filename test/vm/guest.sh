@@ -53,11 +53,21 @@ service() {
 }
 
 # left is the number of seconds that tests may take, so that those that take too
-# long end, and say where they are, before the machine does.
-left() {
-	local uptime
-	read -r uptime _ </proc/uptime
-	echo "$((LIMIT - ${uptime%.*} - 180))"
+# long end, and say where they are, before the machine does. The real-time clock
+# is the host's, also where the machine's own goes by what it has executed.
+left() { echo "$((DEADLINE - $(cat /sys/class/rtc/rtc0/since_epoch) - 180))"; }
+
+# bounded SIGNAL COMMAND... sends the signal when no time is left.
+bounded() {
+	local signal=$1
+	shift
+	"$@" &
+	local pid=$!
+	while kill -0 $pid 2>/dev/null && [ "$(left)" -gt 0 ]; do
+		sleep 2
+	done
+	kill -s "$signal" $pid 2>/dev/null && say "no time is left"
+	wait $pid
 }
 
 # The end-to-end tests start daemons of their own.
@@ -67,7 +77,7 @@ e2e() {
 	cd /payload/src/test/e2e || return
 	CRI_NODE_BIN_DIR=/payload/bin CRI_NODE_E2E_PROGRAMS=/payload/bin/programs CRI_NODE_REQUIRE=root,runc,crun,apparmor,criu,address \
 		CRI_NODE_E2E_LOG="$results/daemon.log" \
-		/payload/bin/e2e.test -test.v -test.run "$pattern" -test.timeout "$(left)s" >"$results/e2e.out" 2>&1 &
+		bounded QUIT /payload/bin/e2e.test -test.v -test.run "$pattern" -test.timeout 0 >"$results/e2e.out" 2>&1 &
 	local pid=$!
 	# The console gets one line for each test.
 	tail -n +1 -f --pid=$pid "$results/e2e.out" |
@@ -79,9 +89,13 @@ critest() {
 	ip link set eth0 up && ip address add 10.0.2.15/24 dev eth0 && ip route add default via 10.0.2.2
 	local words
 	read -ra words <<<"$CRITEST_ARGS"
-	timeout --foreground --signal=INT --kill-after=60 "$(left)" /payload/bin/critest-run -critest /payload/bin/critest -endpoint unix:///run/cri-node/cri.sock \
-		-nri-socket /var/run/nri/nri.sock \
-		-out "$results/critest" -- "${words[@]}"
+	bounded TERM /payload/bin/critest-run -critest /payload/bin/critest -endpoint unix:///run/cri-node/cri.sock \
+		-nri-socket /var/run/nri/nri.sock -out "$results/critest" -- -ginkgo.v "${words[@]}" &
+	local pid=$!
+	# The console gets one line for each spec.
+	tail -n +1 -F --pid=$pid "$results/critest/output.log" 2>/dev/null |
+		grep --line-buffered -aE '^(• |S \[|P \[|Ran )|^ *\[(FAILED|SKIPPED)\]' | sed -u 's/^\(.\{300\}\).*/\1/'
+	wait $pid
 }
 
 summary() {

@@ -72,7 +72,7 @@ CRITEST_ARGS=$(printf %q "${CRITEST_ARGS:-}")
 HANDLER=$(printf %q "${VM_HANDLER:-}")
 REGISTRY=10.0.2.2:${registry##*:}
 CRI_NODE_TEST_SLOWDOWN=$slowdown
-LIMIT=$seconds
+DEADLINE=$(($(date +%s) + seconds))
 END
 # The results come back as a tar archive on a disk of their own.
 size=$(($(du -sm "$payload" | cut -f1) * 11 / 10 + 64))
