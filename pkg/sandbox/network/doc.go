@@ -59,5 +59,9 @@
 // any address of the host, 127.0.0.1 included (route_localnet), but not
 // through ::1: Linux has no route_localnet for IPv6.
 //
+// Where iptables is the legacy one (`iptables -V`), whose rules nftables neither
+// shows nor hears of, host ports that somebody flushed come back when nftables
+// changes for another reason or the daemon starts, which ask the plugin.
+//
 // Not for pods on the host's network: they need no attachment at all.
 package network
