@@ -244,6 +244,9 @@ func (s *Store) Register(ctx context.Context, config []byte, names ...string) (*
 	if err := s.hold(p); err != nil {
 		return nil, fmt.Errorf("image %s: %w", p.record.ID, err)
 	}
+	s.mu.Lock()
+	p.record.Origins = s.originsElsewhere(p.record.Layers)
+	s.mu.Unlock()
 	err = s.commit(ctx, p, refs)
 	s.unpin(p, false)
 	if err != nil {

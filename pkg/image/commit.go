@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/opencontainers/go-digest"
+	"k8s.io/klog/v2"
 
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
@@ -30,6 +31,11 @@ func (s *Store) commit(ctx context.Context, p *pulled, refs []string) error {
 		if err := s.inherit(ctx, p.config.RootFS.DiffIDs); err != nil {
 			return err
 		}
+	}
+	if s.config.KeepCompressed {
+		defer s.keepPartials(p)()
+	}
+	if len(staged) > 0 {
 		s.dropPartials(staged)
 	}
 	if len(missing) > 0 || len(staged) > 0 || unsynced {
@@ -81,6 +87,48 @@ func (s *Store) uncommitted(p *pulled) (staged []digest.Digest, missing []rawDoc
 func (s *Store) dropPartials(staged []digest.Digest) {
 	for _, path := range s.takePartials(staged) {
 		s.removePartial(path)
+	}
+}
+
+// keepPartials makes blobs of the compressed bytes of staged layers, and names
+// those that are there in the image's record. The function it returns lets go of
+// those that no record came to name. The caller holds s.commits and references
+// to the layers.
+func (s *Store) keepPartials(p *pulled) (release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var held []digest.Digest
+	for _, l := range p.layers {
+		e, ref := s.layers[l.diffID], blobRef{Digest: l.blob.Digest, Size: l.blob.Size}
+		if l.file {
+			continue // is a file already
+		}
+		if b := s.blobs[ref.Digest]; b != nil && b.stored {
+			s.refBlob(ref.Digest, ref.Size)
+			held = append(held, ref.Digest)
+			p.record.Compressed = append(p.record.Compressed, ref)
+			continue
+		}
+		if e.state != layerStaged || e.partial != s.partialPath(l.key()) {
+			continue // there already, without
+		}
+		if err := os.Rename(e.partial, s.blobPath(ref.Digest)); err != nil {
+			klog.FromContext(s.ctx).Error(err, "Keep a compressed layer", "layer", ref.Digest)
+			continue
+		}
+		e.partial = ""
+		s.partial.Add(-ref.Size)
+		s.refBlob(ref.Digest, ref.Size)
+		s.blobs[ref.Digest].stored = true
+		held = append(held, ref.Digest)
+		p.record.Compressed = append(p.record.Compressed, ref)
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, d := range held {
+			s.unrefBlob(d)
+		}
 	}
 }
 

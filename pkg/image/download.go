@@ -92,6 +92,22 @@ func (d *download) keep(f *os.File, count func(int64)) error {
 	return nil
 }
 
+// show tells a board how far the download is.
+func (d *download) show(b *layerBoard) {
+	b.got.Store(d.have)
+	b.set(statusDownloading)
+	arrived := d.arrived
+	d.arrived = func(n int) {
+		arrived(n)
+		if n > 0 && b.got.Add(int64(n)) == d.size {
+			b.set(statusExtracting)
+		}
+	}
+	if d.have == d.size {
+		b.set(statusExtracting)
+	}
+}
+
 // tell makes the stages of the run that ctx belongs to say how far the download
 // is, and returns the context of its stage. When all bytes are there, what is left
 // is to unpack them.
@@ -242,14 +258,7 @@ func (d *download) hangUp() {
 }
 
 func (d *download) pause() error {
-	t := time.NewTimer(retryDelay << (d.fruitless - 1))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-d.ctx.Done():
-		return context.Cause(d.ctx)
-	}
+	return pause(d.ctx, retryDelay<<(d.fruitless-1))
 }
 
 // Close ends the request and closes the file.

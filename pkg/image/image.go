@@ -57,6 +57,10 @@ type imageRecord struct {
 	Blobs    []blobRef       `json:"blobs"`
 	Layers   []digest.Digest `json:"layers"`
 	PulledAt time.Time       `json:"pulledAt"`
+	// Origins say where layers are in the form they have in the manifest.
+	Origins []origin `json:"origins,omitempty"`
+	// Compressed are blobs of layers that are kept as they came.
+	Compressed []blobRef `json:"compressed,omitempty"`
 	// Artifact: the content is in the manifest, which is also the ID.
 	Artifact bool `json:"artifact,omitempty"`
 }
@@ -66,6 +70,11 @@ type imageRecord struct {
 type name struct {
 	Ref      string `json:"ref"`
 	Sequence uint64 `json:"sequence"`
+}
+
+// blobs are all files of an image in the directory of blobs.
+func (r *imageRecord) blobs() []blobRef {
+	return append(r.Blobs[:len(r.Blobs):len(r.Blobs)], r.Compressed...)
 }
 
 type blobRef struct {
@@ -127,7 +136,7 @@ func (s *Store) snapshot(st *stored) *Image {
 	for _, d := range st.record.Layers {
 		img.Size += uint64(s.layers[d].usage.Bytes)
 	}
-	for _, b := range st.record.Blobs {
+	for _, b := range st.record.blobs() {
 		img.Size += uint64(b.Size)
 	}
 	img.Pinned = pinned(s.config.PinnedImages, append(slices.Clone(img.Tags), img.Digests...))
@@ -236,7 +245,7 @@ func (s *Store) refImage(st *stored) {
 	for _, d := range st.record.Layers {
 		s.refLayer(d)
 	}
-	for _, b := range st.record.Blobs {
+	for _, b := range st.record.blobs() {
 		s.refBlob(b.Digest, b.Size)
 	}
 }
@@ -245,7 +254,7 @@ func (s *Store) unrefImage(st *stored) {
 	for _, d := range st.record.Layers {
 		s.unrefLayer(d, false)
 	}
-	for _, b := range st.record.Blobs {
+	for _, b := range st.record.blobs() {
 		s.unrefBlob(b.Digest)
 	}
 }
@@ -257,30 +266,65 @@ func (s *Store) unrefImage(st *stored) {
 func (s *Store) publish(next *stored, refs []string) error {
 	s.names.Lock()
 	defer s.names.Unlock()
-	record := next.record
-	old := s.imageByID(record.ID)
+	old := s.imageByID(next.record.ID)
 	if old != nil {
-		next.record.Names = slices.Clone(old.record.Names)
-		next.record.Blobs = slices.Clone(old.record.Blobs)
-		for _, b := range record.Blobs {
-			if !slices.Contains(next.record.Blobs, b) {
-				next.record.Blobs = append(next.record.Blobs, b)
-			}
+		next.record.join(old.record)
+	}
+	return s.enter(old, next, refs)
+}
+
+// join adds to a record of an image what an older one has.
+func (r *imageRecord) join(old imageRecord) {
+	r.Names = slices.Clone(old.Names)
+	r.Blobs = joinBlobs(old.Blobs, r.Blobs)
+	r.Compressed = joinBlobs(old.Compressed, r.Compressed)
+	r.Origins = joinOrigins(r.Origins, old.Origins)
+	if r.Manifest == "" {
+		r.Manifest = old.Manifest
+	}
+}
+
+func joinBlobs(first, second []blobRef) []blobRef {
+	joined := slices.Clone(first)
+	for _, b := range second {
+		if !slices.Contains(joined, b) {
+			joined = append(joined, b)
 		}
 	}
+	return joined
+}
+
+// enter makes the next state of an image durable and visible. The caller holds
+// s.names and a reference to all content.
+func (s *Store) enter(old, next *stored, refs []string) error {
 	for _, ref := range refs {
 		s.sequence++
 		next.record.Names = slices.DeleteFunc(next.record.Names, func(n name) bool { return n.Ref == ref })
 		next.record.Names = append(next.record.Names, name{Ref: ref, Sequence: s.sequence})
 	}
-	if err := linux.SaveRecord(s.recordPath(record.ID), next.record, linux.SurvivePower); err != nil {
-		return fmt.Errorf("save image %s: %w", record.ID, err)
+	if err := linux.SaveRecord(s.recordPath(next.record.ID), next.record, linux.SurvivePower); err != nil {
+		return fmt.Errorf("save image %s: %w", next.record.ID, err)
 	}
 	var errs []error
 	for _, r := range s.replace(old, next, refs) {
 		errs = append(errs, linux.SaveRecord(s.recordPath(r.ID), r, linux.SurvivePower))
 	}
 	return errors.Join(errs...)
+}
+
+// amend changes the record of an image that is there, and gives it names. change
+// must not write to slices of the record.
+func (s *Store) amend(id digest.Digest, change func(*imageRecord), refs ...string) error {
+	s.names.Lock()
+	defer s.names.Unlock()
+	old := s.imageByID(id)
+	if old == nil {
+		return fmt.Errorf("image %s: %w", id, errdefs.ErrNotFound)
+	}
+	next := &stored{record: old.record, config: old.config, artifact: old.artifact}
+	next.record.Names = slices.Clone(old.record.Names)
+	change(&next.record)
+	return s.enter(old, next, refs)
 }
 
 // replace makes the new state of an image visible and returns the records of

@@ -213,6 +213,15 @@ func checkPlatform(c ocispec.Image, want platforms.MatchComparer) error {
 	return fmt.Errorf("image is for %s, this machine is %s: %w", platforms.Format(c.Platform), platforms.DefaultString(), errdefs.ErrNotFound)
 }
 
+// parsePlatform parses what a person writes, such as linux/arm64.
+func parsePlatform(text string) (platforms.MatchComparer, error) {
+	p, err := platforms.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("platform %.100q: %w: %w", text, err, errdefs.ErrInvalidArgument)
+	}
+	return platforms.Only(p), nil
+}
+
 // uniqueLayers pairs each diff ID with the blob that holds it, every pair once.
 func uniqueLayers(m *ocispec.Manifest, c ocispec.Image) []layerSource {
 	var sources []layerSource

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -41,14 +42,16 @@ type pullRequest struct {
 	named     reference.Named
 	auth      *Auth
 	namespace string
+	platform  platforms.MatchComparer
+	board     *board
 }
 
 // pullKey says which pulls are the same. It holds credentials, so that nobody
 // gets an image through the rights of another; it must not be printed. And it
 // holds the namespace, which may have a signature policy of its own.
 type pullKey struct {
-	ref, namespace string
-	auth           Auth
+	ref, namespace, platform string
+	auth                     Auth
 }
 
 // layerKey says which layers are the same work.
@@ -89,22 +92,32 @@ func (s *Store) Pull(ctx context.Context, r PullRequest) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	platform := s.config.Platform
+	if r.Platform != "" {
+		if platform, err = parsePlatform(r.Platform); err != nil {
+			return "", err
+		}
+	}
 	done, err := s.begin()
 	if err != nil {
 		return "", err
 	}
 	defer done()
-	key := pullKey{ref: named.String(), namespace: r.Namespace}
+	key := pullKey{ref: named.String(), namespace: r.Namespace, platform: r.Platform}
 	if r.Auth != nil {
 		key.auth = *r.Auth
 	}
+	stop := s.watch(ctx, key, r.OnProgress)
 	id, err := s.pulls.do(ctx, s.ctx, &s.work, key, func(ctx context.Context) (string, error) {
-		id, err := s.pull(ctx, pullRequest{named: named, auth: r.Auth, namespace: r.Namespace})
+		board, takeDown := s.boards.pull(key)
+		defer takeDown()
+		id, err := s.pull(ctx, pullRequest{named: named, auth: r.Auth, namespace: r.Namespace, platform: platform, board: board})
 		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		return id.String(), late(ctx, err)
 	})
+	stop()
 	if err == nil {
 		return id, nil
 	}
@@ -121,12 +134,7 @@ func (s *Store) Pull(ctx context.Context, r PullRequest) (string, error) {
 // pull is one run of a pull, shared by all who asked for it.
 func (s *Store) pull(ctx context.Context, r pullRequest) (digest.Digest, error) {
 	named := r.named
-	session, err := registry.NewSession(ctx, registry.Config{
-		CertsDirs:     s.config.CertsDirs,
-		AuthFiles:     s.config.AuthFiles,
-		TrustedRealms: s.config.TrustedRealms,
-		HelperTimeout: s.config.HelperTimeout,
-	}, named, r.auth)
+	session, err := s.newSession(ctx, named, r.auth)
 	if err != nil {
 		return "", err
 	}
@@ -154,20 +162,21 @@ func (s *Store) pull(ctx context.Context, r pullRequest) (digest.Digest, error) 
 	if err := s.verify(ctx, session, r, root); err != nil {
 		return "", err
 	}
-	if id, ok := s.known(refs); ok {
+	if id, ok := s.known(refs, r.platform); ok {
 		return id, nil
 	}
 
 	// 2. The documents, each checked before it is believed.
 	ctx = progress.Enter(ctx, "manifest")
-	p, err := s.fetchDocuments(ctx, session, root)
+	p, err := s.fetchDocuments(ctx, session, root, r.platform)
 	if err != nil {
 		return "", err
 	}
+	p.noteOrigins(reference.TrimNamed(named).Name())
 
 	// 3. All layers, and 4. the image.
 	s.pin(p)
-	err = s.fetchLayers(progress.Enter(ctx, "layers"), session, p)
+	err = s.fetchLayers(progress.Enter(ctx, "layers"), session, p, r.board)
 	if err == nil {
 		err = s.commit(progress.Enter(ctx, "commit"), p, refs)
 	}
@@ -179,10 +188,11 @@ func (s *Store) pull(ctx context.Context, r pullRequest) (digest.Digest, error) 
 }
 
 // known takes the short way where an image has this digest in this repository
-// already: only a tag may be new.
-func (s *Store) known(refs []string) (digest.Digest, bool) {
+// already: only a tag may be new. It may have come for another platform, out of
+// the same index.
+func (s *Store) known(refs []string, want platforms.MatchComparer) (digest.Digest, bool) {
 	img := s.view.Load().byName[refs[len(refs)-1]]
-	if img == nil {
+	if img == nil || checkPlatform(img.Config, want) != nil {
 		return "", false
 	}
 	if s.view.Load().byName[refs[0]] == img {
@@ -208,7 +218,7 @@ func (s *Store) known(refs []string) (digest.Digest, bool) {
 
 // fetchDocuments follows an index to the manifest for this machine and its
 // config.
-func (s *Store) fetchDocuments(ctx context.Context, session *registry.Session, root ocispec.Descriptor) (*pulled, error) {
+func (s *Store) fetchDocuments(ctx context.Context, session *registry.Session, root ocispec.Descriptor, want platforms.MatchComparer) (*pulled, error) {
 	p := &pulled{}
 	desc, fromIndex := root, false
 	for depth := 0; ; depth++ {
@@ -226,7 +236,7 @@ func (s *Store) fetchDocuments(ctx context.Context, session *registry.Session, r
 		}
 		if doc.index != nil {
 			fromIndex = true
-			if desc, err = choosePlatform(doc.index, s.config.Platform); err != nil {
+			if desc, err = choosePlatform(doc.index, want); err != nil {
 				return nil, err
 			}
 			continue
@@ -244,7 +254,7 @@ func (s *Store) fetchDocuments(ctx context.Context, session *registry.Session, r
 			return nil, err
 		}
 		if !fromIndex {
-			if err := checkPlatform(p.config, s.config.Platform); err != nil {
+			if err := checkPlatform(p.config, want); err != nil {
 				return nil, err
 			}
 		}
@@ -329,7 +339,10 @@ func (s *Store) unpin(p *pulled, keepPartial bool) {
 
 // fetchLayers brings all layers that are not there into staging, the biggest
 // first, because the last one to finish is what the pull waits for.
-func (s *Store) fetchLayers(ctx context.Context, session *registry.Session, p *pulled) error {
+func (s *Store) fetchLayers(ctx context.Context, session *registry.Session, p *pulled, shown *board) error {
+	show, leave := s.showLayers(p)
+	defer leave()
+	shown.show(show)
 	order := slices.Clone(p.layers)
 	slices.SortStableFunc(order, func(a, b layerSource) int { return cmp.Compare(b.blob.Size, a.blob.Size) })
 	group, ctx := errgroup.WithContext(ctx)
@@ -350,6 +363,32 @@ func (s *Store) fetchLayers(ctx context.Context, session *registry.Session, p *p
 		})
 	}
 	return group.Wait()
+}
+
+// showLayers makes the boards of all layers of a pull, in their order.
+func (s *Store) showLayers(p *pulled) (show []*layerBoard, leave func()) {
+	for _, l := range p.layers {
+		b := s.boards.layer(l)
+		if s.hasLayer(l.diffID) && *b.status.Load() == statusWaiting {
+			b.set(statusExists)
+		}
+		show = append(show, b)
+	}
+	return show, func() {
+		for _, l := range p.layers {
+			s.boards.leave(l)
+		}
+	}
+}
+
+// noteOrigins notes where the layers of an image are.
+func (p *pulled) noteOrigins(repository string) {
+	if p.artifact != nil {
+		return
+	}
+	for _, l := range p.layers {
+		p.record.Origins = append(p.record.Origins, newOrigin(l.diffID, l.blob, repository))
+	}
 }
 
 func (s *Store) hasLayer(d digest.Digest) bool {

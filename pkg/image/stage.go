@@ -57,6 +57,9 @@ func (s *Store) stageOnce(ctx context.Context, session *registry.Session, l laye
 	if err := d.keep(f, func(n int64) { s.partial.Add(n) }); err != nil {
 		return false, errors.Join(fmt.Errorf("reuse partial download: %w", err), d.Close())
 	}
+	shown := s.boards.layer(l)
+	defer s.boards.leave(l)
+	d.show(shown)
 	ctx = d.tell(ctx)
 	dir, err := os.MkdirTemp(s.path(dirStaging), "")
 	if err != nil {
@@ -85,6 +88,7 @@ func (s *Store) stageOnce(ctx context.Context, session *registry.Session, l laye
 		return wrong && d.resumed, err
 	}
 	s.stagedLayer(l, dir, record)
+	shown.set(statusComplete)
 	return false, nil
 }
 

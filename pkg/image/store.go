@@ -50,6 +50,9 @@ type Config struct {
 	Limits layer.Options
 	// OnStage, if set, is told how long each stage of a pull took.
 	OnStage func(stage string, took time.Duration)
+	// KeepCompressed keeps layers in the form they came in as well, so that an
+	// image can be pushed from here alone.
+	KeepCompressed bool
 	// Platform chooses from an index. Default: that of this machine.
 	Platform platforms.MatchComparer
 }
@@ -82,6 +85,7 @@ type Store struct {
 
 	pulls      flights[pullKey, string]
 	layerPulls flights[layerKey, struct{}]
+	boards     boards
 	commits    sync.Mutex
 	names      sync.Mutex
 	partial    atomic.Int64 // bytes of unfinished downloads

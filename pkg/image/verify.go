@@ -31,7 +31,7 @@ func (s *Store) verify(ctx context.Context, session *registry.Session, r pullReq
 	subjects := []ocispec.Descriptor{root}
 	if indexType(root.MediaType) {
 		// Signers of one platform's image alone have signed its manifest.
-		p, err := s.fetchDocuments(ctx, session, root)
+		p, err := s.fetchDocuments(ctx, session, root, r.platform)
 		if err != nil {
 			return err
 		}

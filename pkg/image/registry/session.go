@@ -45,6 +45,8 @@ type Session struct {
 	name     reference.Named
 	resolver remotes.Resolver
 	scrub    scrubber
+	finder   *hostFinder
+	agent    string
 
 	mu    sync.Mutex
 	hosts map[string][]docker.RegistryHost
@@ -67,9 +69,10 @@ func NewSession(ctx context.Context, c Config, name reference.Named, a *Auth) (*
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{name: name, hosts: map[string][]docker.RegistryHost{}}
+	s := &Session{name: name, hosts: map[string][]docker.RegistryHost{}, agent: c.UserAgent}
 	s.scrub.add(given)
 	finder := &hostFinder{config: c, name: name, given: given, server: a.server(), scrub: &s.scrub}
+	s.finder = finder
 	finder.configure = dockerconfig.ConfigureHosts(quiet(context.WithoutCancel(ctx)),
 		dockerconfig.HostOptions{HostDir: finder.hostDir, UpdateClient: s.hardenClient})
 	s.resolver = docker.NewResolver(docker.ResolverOptions{
