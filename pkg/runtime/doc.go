@@ -6,16 +6,18 @@
 // # States
 //
 //	          Prepare          Create            Start
-//	(nothing) ───────► Creating ─────► Created ─────────► Running
-//	                      │               │                  │
-//	                      │ fails         │ killed           │ exits
-//	                      ▼               ▼                  ▼
+//	(nothing) ───────► Creating ─────► Created ─────────► Running (paused or not)
+//	                      │            │     ▲               │
+//	                      │ fails      │     │ Renew         │ exits
+//	                      ▼            ▼     │               ▼
 //	                  (nothing) ◄─────────────────────── Exited
 //	                                 Remove
 //
 // A container that is Creating is in no list: it either becomes Created or it
 // goes without a trace, at the latest when the daemon starts again. States only
-// move forward.
+// move forward, but for Renew (renew.go), which makes of a container that has
+// exited one that waits to be started, with the files it has. Pause (pause.go)
+// freezes the cgroup of one that runs.
 //
 // # On disk
 //
@@ -27,7 +29,8 @@
 //	<state>/containers/<id>/…            FIFOs, journal and exit.json of the monitor
 //
 // Exec and Attach connect a client, as Streams, to a process of its own or to
-// the container's init. They hold no lock and end with the process, the client
+// the container's init, which need not have been started for that. They hold no
+// lock and end with the process, the client
 // or the daemon; nothing of them is on disk but the directory of an exec.
 //
 // Every path, the cgroup and the runtime's own state are derived from the id

@@ -169,6 +169,9 @@ func crashChild() {
 		if err == nil && i%3 > 0 {
 			err = m.Stop(ctx, id)
 		}
+		if err == nil && i%4 > 1 {
+			err = m.Revive(ctx, id)
+		}
 		if err == nil && i%3 > 1 {
 			err = m.Remove(ctx, id)
 		}

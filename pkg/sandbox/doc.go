@@ -40,16 +40,19 @@
 //
 //	           Create                MarkReady
 //	(nothing) ────────▶ Creating ─────────────────▶ Ready
-//	    ▲                  │                          │ Stop, namespaces gone,
-//	    │ error, crash     │ Stop, or a teardown      │ reboot
-//	    ├──────────────────┤ that did not finish      ▼
-//	    │                  └─────────────────────▶ NotReady
-//	    └─────────────────────────────────────────────┘ Remove
+//	    ▲                  │                        │   ▲
+//	    │ error, crash     │ Stop, or a teardown    │   │ Revive
+//	    ├──────────────────┤ that did not finish    ▼   │
+//	    │                  └─────────────────────▶ NotReady ◀── Stop, namespaces
+//	    └─────────────────────────────────────────────┘ Remove  gone, reboot
 //
 // Creating goes through stages (namespaces, files, network), which an error
 // names. Its record precedes all of them, and a crash in any is undone by
 // Recover with the same teardown that a failed Create, Stop and Remove use.
-// NotReady never goes back to Ready. A record that cannot be believed becomes
+// Revive runs the same stages for a sandbox that is NotReady, whose record says
+// so until all of them are done: an error or a crash before that leaves it
+// NotReady and with nothing. CRI has no call for it; pods with an owner are
+// brought back so, with their id. A record that cannot be believed becomes
 // a NotReady sandbox with Status.Broken set, so that somebody can see it, stop
 // it and remove it.
 //

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -102,26 +104,91 @@ fe00::1	ip6-allnodes
 fe00::2	ip6-allrouters
 `
 
-// writeHosts writes the hosts file once the addresses are known. In the host's
-// network it is the host's.
-func (m *Manager) writeHosts(dir string, p Params, name string, ips []netip.Addr) error {
-	path := filepath.Join(dir, hostsName)
-	if p.HostNetwork {
-		hosts, err := readHostFile(m.config.HostHosts)
+// writeHosts writes the hosts file once the addresses are known.
+func (m *Manager) writeHosts(dir string, st *Status, name string) error {
+	hosts, err := m.hosts(st, name)
+	if err != nil {
+		return err
+	}
+	return writeShared(filepath.Join(dir, hostsName), hosts, st.Params.UserNS)
+}
+
+// hosts is the content of the hosts file. In the host's network it begins with
+// the host's.
+func (m *Manager) hosts(st *Status, name string) ([]byte, error) {
+	b := bytes.NewBufferString(localHosts)
+	if st.Params.HostNetwork {
+		host, err := readHostFile(m.config.HostHosts)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		return writeShared(path, hosts, p.UserNS)
+		if b = bytes.NewBuffer(host); len(host) > 0 && host[len(host)-1] != '\n' {
+			b.WriteByte('\n')
+		}
 	}
 	names := name
 	if short, _, dotted := strings.Cut(name, "."); dotted {
 		names += " " + short
 	}
-	b := bytes.NewBufferString(localHosts)
-	for _, ip := range ips {
+	for _, ip := range st.IPs {
 		fmt.Fprintf(b, "%s\t%s\n", ip, names)
 	}
-	return writeShared(path, b.Bytes(), p.UserNS)
+	for _, line := range slices.Concat(st.Params.ExtraHosts, st.Hosts) {
+		fields := strings.Fields(line)
+		address := fields[0]
+		if address == HostGateway {
+			if address = gateway(st); address == "" {
+				continue // it cannot reach the machine
+			}
+		}
+		fmt.Fprintf(b, "%s\t%s\n", address, strings.Join(fields[1:], " "))
+	}
+	return b.Bytes(), nil
+}
+
+// gateway is the machine as the pod sees it, or "".
+func gateway(st *Status) string {
+	if st.Params.HostNetwork {
+		return "127.0.0.1"
+	}
+	var result struct {
+		IPs []struct {
+			Gateway netip.Addr `json:"gateway"`
+		} `json:"ips"`
+	}
+	if len(st.NetworkResult) == 0 || json.Unmarshal(st.NetworkResult, &result) != nil {
+		return ""
+	}
+	for _, ip := range result.IPs {
+		if ip.Gateway.IsValid() {
+			return ip.Gateway.String()
+		}
+	}
+	return ""
+}
+
+// rewriteShared replaces the content of a file that others have open, or
+// mounted, and so keeps the file. Who reads it meanwhile sees the old or the new
+// lines, or empty ones at the end: a shorter content first gets as long as the
+// old one, and the write is one.
+func rewriteShared(path string, data []byte) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	padded := data
+	if missing := min(info.Size(), maxHostFile) - int64(len(data)); missing > 0 {
+		padded = append(slices.Clone(data), bytes.Repeat([]byte{'\n'}, int(missing))...)
+	}
+	if _, err := f.WriteAt(padded, 0); err != nil {
+		return err
+	}
+	return f.Truncate(int64(len(data)))
 }
 
 // readHostFile reads a small regular file of the host; none is an empty one.

@@ -169,7 +169,7 @@ func (m *Manager) addNew(s *Sandbox) error {
 		return fmt.Errorf("sandbox %s: %w", st.ID, errdefs.ErrAlreadyExists)
 	}
 	for _, other := range m.byKey[st.Params.Key] {
-		if o := other.Status(); o.State != NotReady {
+		if o := other.Status(); o.State != NotReady || other.reviving {
 			return fmt.Errorf("sandbox %s for pod %s/%s attempt %d: %w",
 				o.ID, o.Params.Namespace, o.Params.Name, o.Params.Attempt, errdefs.ErrAlreadyExists)
 		}
@@ -310,13 +310,17 @@ func (m *Manager) SettleDebts(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// settle pays one debt. No id comes back, so it can be no new sandbox's.
+// settle pays one debt. An id comes back by Revive alone, which pays first.
 func (m *Manager) settle(ctx context.Context, id string) error {
 	if s, err := m.Get(id); err == nil {
 		if err := s.lock(ctx); err != nil {
 			return err
 		}
 		defer s.unlock()
+		if s.Status().Debt == "" {
+			m.setOwed(id, false) // a revival has paid it
+			return nil
+		}
 		if err := m.detach(ctx, id, ""); err != nil {
 			return err
 		}

@@ -136,8 +136,10 @@ type Status struct {
 	IPs []netip.Addr
 	// NetworkResult is the CNI result, while the pod is attached.
 	NetworkResult json.RawMessage
-	Namespaces    Namespaces
-	Files         Files
+	// Hosts are the lines that SetHosts has set.
+	Hosts      []string
+	Namespaces Namespaces
+	Files      Files
 	// Broken says why the record could not be believed. Params is empty then.
 	Broken string
 	// Debt says what of the network could not be released yet.

@@ -127,7 +127,7 @@ func (m *Manager) recoverOne(ctx context.Context, id string) {
 	}
 	s := m.adopt(Status{
 		ID: id, Params: rec.Params, CreatedAt: rec.CreatedAt, State: rec.State, Reason: rec.Reason,
-		IPs: rec.IPs, NetworkResult: rec.NetworkResult,
+		IPs: rec.IPs, NetworkResult: rec.NetworkResult, Hosts: rec.Hosts,
 	})
 	s.op <- struct{}{} // nobody else has it yet
 	defer s.unlock()
@@ -215,7 +215,7 @@ func (s *Sandbox) restoreFiles() error {
 		return err
 	}
 	dir := s.manager.stateOf(st.ID)
-	return errors.Join(s.manager.writeStaticFiles(dir, st.Params, name), s.manager.writeHosts(dir, st.Params, name, st.IPs))
+	return errors.Join(s.manager.writeStaticFiles(dir, st.Params, name), s.manager.writeHosts(dir, &st, name))
 }
 
 // removeOrphan takes down what no record speaks of.

@@ -28,13 +28,18 @@ func (s *Sandbox) UpdateRequest(ctx context.Context, change func(request []byte)
 		return err
 	}
 	next.Params.Request = request
-	saved := next
-	if saved.State == NotReady {
-		saved.IPs, saved.NetworkResult = nil, nil // as saveStopped has it
-	}
-	if err := s.manager.save(saved); err != nil {
+	if err := s.saveAs(next); err != nil {
 		return fmt.Errorf("update sandbox %s: %w", next.ID, err)
 	}
 	s.status.Store(&next)
 	return nil
+}
+
+// saveAs writes a status as the record, in which a sandbox that is not ready has
+// no addresses, see saveStopped.
+func (s *Sandbox) saveAs(next Status) error {
+	if next.State == NotReady {
+		next.IPs, next.NetworkResult = nil, nil
+	}
+	return s.manager.save(next)
 }

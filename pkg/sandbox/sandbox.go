@@ -31,6 +31,10 @@ type Sandbox struct {
 	// These belong to whoever holds op.
 	removed  bool // by an operation that held op before
 	released bool // the network and the pins are gone, debts aside
+
+	// reviving: it has its key to itself, as if it were Ready. Manager.mu guards
+	// it.
+	reviving bool
 }
 
 // record is the body of record.json.
@@ -42,6 +46,7 @@ type record struct {
 	Reason        string          `json:"reason,omitempty"`
 	IPs           []netip.Addr    `json:"ips,omitempty"`
 	NetworkResult json.RawMessage `json:"networkResult,omitempty"`
+	Hosts         []string        `json:"hosts,omitempty"`
 }
 
 // newSandbox derives the paths in st.
@@ -120,6 +125,7 @@ func (m *Manager) save(st Status) error {
 		Reason:        st.Reason,
 		IPs:           st.IPs,
 		NetworkResult: st.NetworkResult,
+		Hosts:         st.Hosts,
 	}, linux.SurviveProcess)
 }
 
@@ -128,13 +134,19 @@ func (m *Manager) save(st Status) error {
 // effect is follows from the id, and the network keeps an intent of its own.
 func (s *Sandbox) createLocked(ctx context.Context, sysctls []sysctl) error {
 	st := s.Status()
-	dir := s.manager.stateOf(st.ID)
 	if err := os.Mkdir(s.manager.recordDir(st.ID), 0o700); err != nil {
 		return err
 	}
 	if err := s.manager.save(st); err != nil {
 		return err
 	}
+	return s.buildLocked(ctx, sysctls)
+}
+
+// buildLocked runs the stages.
+func (s *Sandbox) buildLocked(ctx context.Context, sysctls []sysctl) error {
+	st := s.Status()
+	dir := s.manager.stateOf(st.ID)
 	name, err := hostname(st.Params)
 	if err != nil {
 		return err
@@ -192,8 +204,8 @@ func (s *Sandbox) makeFiles(dir, hostname string) error {
 func (s *Sandbox) attach(ctx context.Context, dir, hostname string) error {
 	st := s.Status()
 	p := st.Params
-	if p.HostNetwork {
-		return s.manager.writeHosts(dir, p, hostname, nil)
+	if p.HostNetwork || p.NoNetwork {
+		return s.manager.writeHosts(dir, &st, hostname)
 	}
 	result, err := s.manager.config.Network.Attach(ctx, network.Attachment{
 		ID:           st.ID,
@@ -207,7 +219,8 @@ func (s *Sandbox) attach(ctx context.Context, dir, hostname string) error {
 		return fmt.Errorf("attach network: %w", err)
 	}
 	s.update(func(st *Status) { st.IPs, st.NetworkResult = result.IPs, result.Raw })
-	return s.manager.writeHosts(dir, p, hostname, result.IPs)
+	st = s.Status()
+	return s.manager.writeHosts(dir, &st, hostname)
 }
 
 // abandonLocked takes down what a failed Create left, out of sight. Where that

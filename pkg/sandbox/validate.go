@@ -24,6 +24,7 @@ const (
 	maxDNSWord        = 255
 	maxHostname       = 64 // __NEW_UTS_LEN of the kernel
 	maxPortMappings   = 4096
+	maxHosts          = 4096
 	maxSysctls        = 512
 	maxSysctlValue    = 2048 // below the page that /proc/sys takes in one write
 )
@@ -44,6 +45,9 @@ func validate(id string, p Params) error {
 	if p.ShmSize < 0 {
 		return fmt.Errorf("shm size %d is negative: %w", p.ShmSize, errdefs.ErrInvalidArgument)
 	}
+	if err := validateNetwork(p); err != nil {
+		return err
+	}
 	if err := validateUserNS(p); err != nil {
 		return err
 	}
@@ -62,6 +66,39 @@ func validate(id string, p Params) error {
 	for key, value := range p.Sysctls {
 		if _, err := parseSysctl(key, value, p); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// validateNetwork wants ports and the machine's network only where there is a
+// network, and lines that make a hosts file.
+func validateNetwork(p Params) error {
+	if p.NoNetwork && (p.HostNetwork || len(wantedPorts(p.PortMappings)) > 0) {
+		return fmt.Errorf("a pod without a network has neither the machine's nor ports on it: %w", errdefs.ErrInvalidArgument)
+	}
+	return validateHosts("extra hosts", p.ExtraHosts)
+}
+
+// validateHosts wants lines of an address and names.
+func validateHosts(field string, lines []string) error {
+	if len(lines) > maxHosts {
+		return fmt.Errorf("%s: %d lines, at most %d: %w", field, len(lines), maxHosts, errdefs.ErrInvalidArgument)
+	}
+	size := 0
+	for i, line := range lines {
+		size += len(line)
+		fields := strings.Fields(line)
+		if len(fields) < 2 || strings.ContainsFunc(line, func(r rune) bool { return r != '\t' && unicode.IsControl(r) }) || size > maxHostFile/2 {
+			return fmt.Errorf("%s[%d]: %.100q is no address and names, or too much: %w", field, i, line, errdefs.ErrInvalidArgument)
+		}
+		if addr, err := netip.ParseAddr(fields[0]); fields[0] != HostGateway && (err != nil || addr.Zone() != "") {
+			return fmt.Errorf("%s[%d]: %.100q is no address: %w", field, i, fields[0], errdefs.ErrInvalidArgument)
+		}
+		for _, name := range fields[1:] {
+			if len(name) > maxDNSWord || !hostnamePattern.MatchString(name) {
+				return fmt.Errorf("%s[%d]: %.100q is no host name: %w", field, i, name, errdefs.ErrInvalidArgument)
+			}
 		}
 	}
 	return nil
