@@ -1,0 +1,35 @@
+package node
+
+import (
+	"fmt"
+
+	"github.com/containerd/errdefs"
+)
+
+// problem is an error in words for a person, with a class that is not said.
+type problem struct {
+	class error
+	text  string
+}
+
+func (p *problem) Error() string { return p.text }
+func (p *problem) Unwrap() error { return p.class }
+
+func notFound(format string, args ...any) error {
+	return &problem{errdefs.ErrNotFound, fmt.Sprintf(format, args...)}
+}
+
+func exists(format string, args ...any) error {
+	return &problem{errdefs.ErrAlreadyExists, fmt.Sprintf(format, args...)}
+}
+
+func refused(format string, args ...any) error {
+	return &problem{errdefs.ErrFailedPrecondition, fmt.Sprintf(format, args...)}
+}
+
+func invalid(format string, args ...any) error {
+	return &problem{errdefs.ErrInvalidArgument, fmt.Sprintf(format, args...)}
+}
+
+// short is the beginning of an id that people are shown.
+func short(id string) string { return id[:min(len(id), 12)] }

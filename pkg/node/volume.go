@@ -1,0 +1,172 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cri-node/cri-node/pkg/cri/spec"
+	"github.com/cri-node/cri-node/pkg/node/names"
+	"github.com/cri-node/cri-node/pkg/node/nodev1"
+	"github.com/cri-node/cri-node/pkg/node/volumes"
+)
+
+// makeVolumes makes the volumes of a new container that are not there. While its
+// record is there, nobody removes one.
+func (s *Server) makeVolumes(_ context.Context, e *entry) error {
+	s.volumeUse.RLock()
+	defer s.volumeUse.RUnlock()
+	mounts := slices.Clone(e.record().Volumes)
+	for i, v := range mounts {
+		_, err := s.volumes.Get(v.Name)
+		if err == nil {
+			continue
+		}
+		mounts[i].Made = true
+		if !errdefs.IsNotFound(err) {
+			return err
+		}
+	}
+	// First said, then done, so that it can be undone.
+	if err := s.update(e, func(r *record) { r.Volumes = mounts }); err != nil {
+		return err
+	}
+	for i, v := range mounts {
+		_, made, err := s.volumes.Create(volumes.Volume{Name: v.Name, Anonymous: v.Anonymous})
+		if err != nil {
+			return err
+		}
+		if made {
+			s.Report("volume", "create", v.Name, v.Name, nil)
+		}
+		mounts[i].Made = made
+	}
+	return s.update(e, func(r *record) { r.Volumes = mounts })
+}
+
+// fillVolumes gives empty volumes what the image has in their place.
+func (s *Server) fillVolumes(ctx context.Context, e *entry, p *plan) error {
+	c, err := s.config.Containers.Get(e.id)
+	if err != nil {
+		return err
+	}
+	uid, gid := c.Status().UserNS.Mappings().Root()
+	for i, v := range p.record.Volumes {
+		if p.request.GetVolumes()[i].GetNoCopy() {
+			continue
+		}
+		empty, err := s.volumes.Empty(v.Name)
+		if err != nil {
+			return err
+		}
+		if !empty {
+			continue
+		}
+		fill := spec.Volume{Path: v.Path, Dir: s.volumes.Path(v.Name), UID: uid, GID: gid}
+		if err := spec.PrepareVolumes(ctx, c.RootfsPath(), []spec.Volume{fill}); err != nil {
+			return fmt.Errorf("volumes[%d]: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// users lists the containers that mount a volume.
+func (s *Server) users(name string) []*entry {
+	s.table.mu.Lock()
+	defer s.table.mu.Unlock()
+	var list []*entry
+	for _, e := range s.table.byID {
+		if slices.ContainsFunc(e.record().Volumes, func(v mounted) bool { return v.Name == name }) {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// removeVolume removes a volume that nobody uses.
+func (s *Server) removeVolume(name string) error {
+	s.volumeUse.Lock()
+	defer s.volumeUse.Unlock()
+	if users := s.users(name); len(users) > 0 {
+		var by []string
+		for _, e := range users {
+			by = append(by, e.name())
+		}
+		slices.Sort(by)
+		return refused("volume %q is in use by %s: remove them first", name, strings.Join(by, ", "))
+	}
+	if err := s.volumes.Remove(name); err != nil {
+		return err
+	}
+	s.Report("volume", "destroy", name, name, nil)
+	return nil
+}
+
+// removeAnonymous removes the volumes that were made for a container which is
+// gone.
+func (s *Server) removeAnonymous(mounts []mounted) error {
+	var errs []error
+	for _, v := range mounts {
+		if v.Anonymous && len(s.users(v.Name)) == 0 {
+			errs = append(errs, s.removeVolume(v.Name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// CreateVolume makes a volume. One that is there already stays as it is.
+func (s *system) CreateVolume(_ context.Context, r *nodev1.CreateVolumeRequest) (*nodev1.CreateVolumeResponse, error) {
+	v := volumes.Volume{Name: r.GetName(), Labels: r.GetLabels(), Anonymous: r.GetName() == ""}
+	if v.Anonymous {
+		v.Name = volumes.NewName()
+	} else if err := names.Validate("name", v.Name); err != nil {
+		return nil, err
+	}
+	v, made, err := s.volumes.Create(v)
+	if err != nil {
+		return nil, err
+	}
+	if made {
+		s.Report("volume", "create", v.Name, v.Name, nil)
+	}
+	return &nodev1.CreateVolumeResponse{Volume: s.volumeMessage(v)}, nil
+}
+
+// ListVolumes lists all volumes by name.
+func (s *system) ListVolumes(context.Context, *nodev1.ListVolumesRequest) (*nodev1.ListVolumesResponse, error) {
+	r := &nodev1.ListVolumesResponse{}
+	for _, v := range s.volumes.List() {
+		r.Volumes = append(r.Volumes, s.volumeMessage(v))
+	}
+	return r, nil
+}
+
+// RemoveVolume removes a volume that no container has. With force, one that is
+// not there is a success.
+func (s *system) RemoveVolume(_ context.Context, r *nodev1.RemoveVolumeRequest) (*nodev1.RemoveVolumeResponse, error) {
+	if _, err := s.volumes.Get(r.GetName()); errdefs.IsNotFound(err) {
+		if r.GetForce() {
+			return &nodev1.RemoveVolumeResponse{}, nil
+		}
+		return nil, notFound("no volume %q: \"cri-node volume ls\" lists those there are", r.GetName())
+	}
+	if err := s.removeVolume(r.GetName()); err != nil {
+		return nil, err
+	}
+	return &nodev1.RemoveVolumeResponse{}, nil
+}
+
+func (s *Server) volumeMessage(v volumes.Volume) *nodev1.Volume {
+	m := &nodev1.Volume{
+		Name: v.Name, Path: s.volumes.Path(v.Name), Labels: v.Labels, CreatedAt: v.CreatedAt.UnixNano(), Anonymous: v.Anonymous,
+	}
+	for _, e := range s.users(v.Name) {
+		m.Containers = append(m.Containers, e.id)
+	}
+	slices.Sort(m.Containers)
+	return m
+}

@@ -1,0 +1,92 @@
+package volumes
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/containerd/errdefs"
+)
+
+func open(t *testing.T, dir string) *Store {
+	t.Helper()
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestVolumesStay(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	v, made, err := s.Create(Volume{Name: "data", Labels: map[string]string{"a": "b"}})
+	if err != nil || !made {
+		t.Fatal(made, err)
+	}
+	if empty, err := s.Empty("data"); err != nil || !empty {
+		t.Fatal(empty, err)
+	}
+	if err := os.WriteFile(filepath.Join(s.Path("data"), "f"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if empty, err := s.Empty("data"); err != nil || empty {
+		t.Fatal(empty, err)
+	}
+	if size, err := s.Size(t.Context(), "data"); err != nil || size <= 0 {
+		t.Error(size, err)
+	}
+	s = open(t, dir)
+	got, made, err := s.Create(Volume{Name: "data"})
+	if err != nil || made || !got.CreatedAt.Equal(v.CreatedAt) || got.Labels["a"] != "b" {
+		t.Errorf("%+v %v %v", got, made, err)
+	}
+	if list := s.List(); len(list) != 1 || list[0].Name != "data" {
+		t.Error(list)
+	}
+	if err := s.Remove("data"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get("data"); !errdefs.IsNotFound(err) {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Error(entries, err)
+	}
+}
+
+func TestOpenRemovesWhatACrashLeft(t *testing.T) {
+	dir := t.TempDir()
+	for _, sub := range []string{"half/data", ".trash-gone/data"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := open(t, dir)
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 || len(s.List()) != 0 {
+		t.Error(entries, err)
+	}
+}
+
+// A volume whose record is torn keeps its files.
+func TestBrokenRecordKeepsTheFiles(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	if _, _, err := s.Create(Volume{Name: "data"}); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(s.Path("data"), "f")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "data", "volume.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	if _, err := s.Get("data"); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
+}
