@@ -40,6 +40,7 @@ type node struct {
 	server         *cri.Server
 	images         *image.Store
 	sandboxes      *sandbox.Manager
+	people         *nodeapi.Server
 	defaultHandler string
 	metrics        *telemetry.Metrics
 	tracing        *tracing.Provider // nil is off
@@ -118,7 +119,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	if err != nil {
 		return nil, err
 	}
-	changes := &cri.Changes{}
+	changes, peoples := &cri.Changes{}, nodeapi.NewChanges()
 	containers, supervisor, err := n.openContainers(ctx, cfg, runtime.Config{
 		Root: cfg.Root, State: cfg.State,
 		Handlers:   handlers,
@@ -180,14 +181,24 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		UserNamespaces: probeUserNS(ctx, images, infraRoot),
 		Confinement:    cri.DetectConfinement(ctx, cfg.State),
 	})
-	n.server.Register(nodeapi.New(nodeapi.Config{
-		CRI: n.server, Images: images, Sandboxes: sandboxes, Containers: containers,
+	n.people = nodeapi.New(nodeapi.Config{
+		CRI: n.server, Images: images, Sandboxes: sandboxes, Containers: containers, Changes: peoples,
 		Root: cfg.Root, State: cfg.State, Version: version,
-	}))
+	})
+	n.server.Register(n.people)
 	n.server.Reconcile(ctx)
 	n.startNRI(ctx)
 	n.serveStreams(ctx, streams)
-	return n, n.openAdmin(ctx, cfg.Admin.Address, supervisor)
+	return n, errors.Join(n.startPeople(ctx), n.openAdmin(ctx, cfg.Admin.Address, supervisor))
+}
+
+// startPeople goes on with what people's containers need.
+func (n *node) startPeople(ctx context.Context) error {
+	if err := n.people.Start(ctx); err != nil {
+		return fmt.Errorf("start the API for people: %w", err)
+	}
+	n.closers = append(n.closers, n.people.Close)
+	return nil
 }
 
 func (n *node) openImages(ctx context.Context, cfg *config.Config) (*image.Store, error) {

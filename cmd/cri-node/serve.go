@@ -101,6 +101,7 @@ func serve(ctx context.Context, o serveOptions) (err error) {
 	defer cancel()
 	pulls := time.AfterFunc(drainTimeout-pullGrace, n.images.StopPulls)
 	defer pulls.Stop()
+	n.people.EndCalls()
 	n.server.Stop(drain)
 	return err
 }

@@ -30,6 +30,8 @@ var reads = map[string]bool{
 	"ListMetricDescriptors": true, "ListPodSandboxMetrics": true, "GetContainerEvents": true,
 	"StreamPodSandboxes": true, "StreamContainers": true, "StreamContainerStats": true, "StreamPodSandboxStats": true,
 	"StreamPodSandboxMetrics": true, "StreamImages": true,
+	// Those for people.
+	"List": true, "Inspect": true, "Top": true, "Logs": true, "Events": true, "Wait": true, "ListVolumes": true,
 }
 
 // long are the calls whose stages the error of a late one tells; those of

@@ -12,7 +12,7 @@ import (
 // manager, and may be called before there is a Server.
 type Changes struct {
 	mu      sync.Mutex
-	waiting []runtime.Change
+	waiting []func(take func(runtime.Change))
 	more    chan struct{}
 }
 
@@ -21,8 +21,15 @@ func NewChanges() *Changes { return &Changes{more: make(chan struct{}, 1)} }
 
 // Container takes a change of a container. It does not block.
 func (c *Changes) Container(change runtime.Change) {
+	c.add(func(take func(runtime.Change)) { take(change) })
+}
+
+// then calls f when all changes so far have been dealt with.
+func (c *Changes) then(f func()) { c.add(func(func(runtime.Change)) { f() }) }
+
+func (c *Changes) add(f func(take func(runtime.Change))) {
 	c.mu.Lock()
-	c.waiting = append(c.waiting, change)
+	c.waiting = append(c.waiting, f)
 	c.mu.Unlock()
 	select {
 	case c.more <- struct{}{}:
@@ -42,8 +49,8 @@ func (c *Changes) follow(ctx context.Context, take func(runtime.Change)) {
 		waiting := c.waiting
 		c.waiting = nil
 		c.mu.Unlock()
-		for _, change := range waiting {
-			take(change)
+		for _, f := range waiting {
+			f(take)
 		}
 	}
 }
@@ -54,7 +61,7 @@ func (s *Server) changed(change runtime.Change) {
 	if st.Infra {
 		return
 	}
-	e := s.table.get(st.ID)
+	e := s.table.remembered(st.ID)
 	if st.Owner != "" && e == nil {
 		return // a build's, or one that is undone
 	}
@@ -66,7 +73,9 @@ func (s *Server) changed(change runtime.Change) {
 	case runtime.ChangeExited:
 		s.later("container", e.id, func(ctx context.Context) error { return s.tend(ctx, e) })
 	case runtime.ChangeRemoved:
-		s.later("container", e.id, func(ctx context.Context) error { return s.lost(ctx, e) })
+		if !e.isGone() {
+			s.later("container", e.id, func(ctx context.Context) error { return s.lost(ctx, e) })
+		}
 	case runtime.ChangeCreated, runtime.ChangeStarted:
 	}
 }

@@ -181,6 +181,9 @@ type table struct {
 	mu     sync.Mutex
 	byID   map[string]*entry
 	byName map[string]*entry
+	// leaving are those that were removed and whose last changes are still to be
+	// told.
+	leaving map[string]*entry
 }
 
 // add enters a container whose name must be free; with an empty name choose
@@ -219,14 +222,31 @@ func (t *table) rename(e *entry, to string, save func() error) error {
 	return nil
 }
 
-// forget removes a container and frees its name.
+// forget removes a container and frees its name. It is remembered until left.
 func (t *table) forget(e *entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.byID, e.id)
+	t.leaving[e.id] = e
 	if name := e.name(); t.byName[name] == e {
 		delete(t.byName, name)
 	}
+}
+
+func (t *table) left(e *entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.leaving, e.id)
+}
+
+// remembered finds a container that is there, or was until now.
+func (t *table) remembered(id string) *entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.byID[id]; e != nil {
+		return e
+	}
+	return t.leaving[id]
 }
 
 func (t *table) get(id string) *entry {
@@ -259,4 +279,23 @@ func (t *table) list() []*entry {
 		return strings.Compare(a.id, b.id)
 	})
 	return all
+}
+
+func (e *entry) isGone() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.gone
+}
+
+func (e *entry) isSettled(st *runtime.Status) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.settled.Equal(st.FinishedAt)
+}
+
+// unsettle makes the last end one to be dealt with again: a restart failed.
+func (e *entry) unsettle() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.settled = time.Time{}
 }

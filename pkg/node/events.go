@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"maps"
 	"strconv"
 	"time"

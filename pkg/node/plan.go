@@ -112,10 +112,13 @@ func owned(labels map[string]string) map[string]string {
 func command(c *runtimeapi.ContainerConfig, img *ocispec.Image, cleared bool) []string {
 	entrypoint, args := img.Config.Entrypoint, img.Config.Cmd
 	switch {
-	case len(c.GetCommand()) > 0 || cleared:
+	case len(c.GetCommand()) > 0:
 		entrypoint, args = c.GetCommand(), c.GetArgs()
 	case len(c.GetArgs()) > 0:
 		args = c.GetArgs()
+	}
+	if cleared && len(c.GetCommand()) == 0 {
+		entrypoint = nil
 	}
 	return slices.Concat(entrypoint, args)
 }

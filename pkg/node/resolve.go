@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"strings"
 
 	"github.com/cri-node/cri-node/pkg/runtime"
@@ -11,6 +12,15 @@ type target struct {
 	c *runtime.Container
 	// e is nil where a client of CRI made the container, such as kubelet.
 	e *entry
+}
+
+// lock takes the container for one operation. CRI's own calls look after those
+// of its clients.
+func (t target) lock(ctx context.Context) (unlock func(), err error) {
+	if t.e == nil {
+		return func() {}, nil
+	}
+	return t.e.lock(ctx)
 }
 
 // find finds a container by its name, its id, the beginning of its id, or by

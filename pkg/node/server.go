@@ -91,7 +91,7 @@ const rememberedEvents = 1000
 func New(c Config) *Server {
 	s := &Server{
 		config: c,
-		table:  table{byID: map[string]*entry{}, byName: map[string]*entry{}},
+		table:  table{byID: map[string]*entry{}, byName: map[string]*entry{}, leaving: map[string]*entry{}},
 		events: journal.New[*nodev1.Event](rememberedEvents),
 		hosts:  hostsFiles{written: map[string]string{}},
 	}

@@ -121,6 +121,13 @@ func (e *execution) start(ctx context.Context, stdio [3]*os.File, consoleSocket 
 	if err != nil {
 		return 0, err
 	}
+	if e.streams.Started != nil {
+		stop, err := watchStart(e.dir, e.streams.Started)
+		if err != nil {
+			return 0, err
+		}
+		defer stop()
+	}
 	return e.m.monitor.Exec(ctx, monitor.ExecRequest{
 		Argv: argv, PidFile: oci.PidFile(e.dir), Env: oci.Environment(ctx), HideUnifiedCgroup: e.runtime.HideUnified(),
 	}, stdio)

@@ -29,6 +29,9 @@ type Streams struct {
 	// Connected, if set, is called by Attach once the client is connected and
 	// will miss nothing from there on. It must not block.
 	Connected func()
+	// Started, if set, is called by Exec, at most once, when the process is there.
+	// One that ends at once may not be seen. It must not block.
+	Started func()
 }
 
 // ErrSlowClient ends an attach whose client did not read what the container

@@ -1,0 +1,165 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/runtime"
+)
+
+// tend deals with the end of a container: it is started again, removed, or comes
+// to rest. It may be called at any time, and looks at what is the case.
+func (s *Server) tend(ctx context.Context, e *entry) error {
+	for {
+		wait, again, err := s.tendOnce(ctx, e)
+		if err != nil || !again {
+			return err
+		}
+		if !s.pause(ctx, e, wait) {
+			return nil
+		}
+		if err := s.restart(ctx, e, wait); err != nil {
+			// The next wait is a longer one.
+			klog.FromContext(ctx).Error(err, "A container cannot be restarted", "name", e.name())
+		}
+	}
+}
+
+// tendOnce deals with an end that nobody has dealt with, and says whether the
+// container is to be started again, and when.
+func (s *Server) tendOnce(ctx context.Context, e *entry) (wait time.Duration, again bool, err error) {
+	unlock, err := e.lock(ctx)
+	if err != nil {
+		return 0, false, err
+	}
+	defer unlock()
+	c, err := s.config.Containers.Get(e.id)
+	if err != nil || e.isGone() {
+		return 0, false, nil //nolint:nilerr // it was removed
+	}
+	st := c.Status()
+	r := e.record()
+	if st.State != runtime.Exited || e.isWaiting() || e.isSettled(st) {
+		return 0, false, nil
+	}
+	if wait, again = r.Restart.After(r.exit(st)); again && r.Started {
+		s.settle(e, c)
+		e.beginWait()
+		return wait, true, nil
+	}
+	return 0, false, s.finish(ctx, e, c)
+}
+
+// pause waits before a restart. It reports whether the wait was not ended by
+// somebody who takes over.
+func (s *Server) pause(ctx context.Context, e *entry, wait time.Duration) bool {
+	e.mu.Lock()
+	w := e.waiting
+	e.mu.Unlock()
+	if w == nil {
+		return false
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-w.over:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// restart starts a container whose policy says so, after its wait.
+func (s *Server) restart(ctx context.Context, e *entry, wait time.Duration) error {
+	unlock, err := e.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if !e.endWait(nil) {
+		return nil
+	}
+	if err := s.update(e, func(r *record) { r.Restarts++; r.Wait = wait }); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	if err := s.start(ctx, e, nil); err != nil {
+		e.unsettle()
+		return err
+	}
+	return nil
+}
+
+// settle takes note of the end of a container, wakes those who wait for it and
+// ends what belongs to the run. The caller has locked it.
+func (s *Server) settle(e *entry, c *runtime.Container) {
+	st := c.Status()
+	if !e.settle(st) {
+		return
+	}
+	s.stopHealth(e)
+	e.tell(st)
+}
+
+// finish brings a container that has exited to rest, or removes it where that
+// was asked for. The caller has locked it.
+func (s *Server) finish(ctx context.Context, e *entry, c *runtime.Container) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+	defer cancel()
+	s.stopHealth(e)
+	r := e.record()
+	if r.AutoRemove {
+		s.settle(e, c)
+		return s.remove(ctx, e, true)
+	}
+	err := s.rest(ctx, &r)
+	s.settle(e, c)
+	return err
+}
+
+// rest gives back the network of a pod whose containers have all exited.
+func (s *Server) rest(ctx context.Context, r *record) error {
+	for _, c := range s.config.Containers.Group(r.PodID) {
+		if st := c.Status(); st.State != runtime.Exited && !st.Infra {
+			return nil
+		}
+	}
+	_, err := s.config.CRI.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: r.PodID})
+	s.refreshNetworks(ctx, r.Networks)
+	return err
+}
+
+// lost forgets a container that somebody removed behind our back, and what is
+// left of it.
+func (s *Server) lost(ctx context.Context, e *entry) error {
+	unlock, err := e.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if e.isGone() {
+		return nil
+	}
+	return s.remove(ctx, e, true)
+}
+
+// forget removes the entry and the record of a container that is gone.
+func (s *Server) forget(e *entry) {
+	s.table.forget(e)
+	s.config.Changes.then(func() { s.table.left(e) })
+	if err := os.Remove(s.recordPath(e.id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		klog.FromContext(s.life).Error(err, "The record of a container stays until the next start", "containerID", e.id)
+	}
+	e.endWait(nil)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.gone = true
+	e.broadcastLocked()
+}
