@@ -415,7 +415,7 @@ func cgroupRoot(configured, driver string) string {
 type rootfs struct{ *image.Store }
 
 func (r rootfs) MountRootfs(ctx context.Context, containerID, target string, o runtime.RootfsOptions) error {
-	return r.Store.MountRootfs(ctx, containerID, target, image.RootfsOptions{UserNS: o.UserNS, Label: o.Label})
+	return r.Store.MountRootfs(ctx, containerID, target, image.RootfsOptions{UserNS: o.UserNS, Label: o.Label, Durable: o.Durable})
 }
 
 // checkpointKey loads the key of checkpoints, where there are to be any, and

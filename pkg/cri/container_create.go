@@ -69,6 +69,8 @@ type creation struct {
 	pod    *sandbox.Status
 	config *runtimeapi.ContainerConfig
 	extras Extras
+	// renewed: it has been made before, and has its volumes.
+	renewed bool
 	// from is the checkpoint it is made of, or nil.
 	from *restorable
 
@@ -85,7 +87,7 @@ func (s *Server) readySandbox(id string) (*sandbox.Sandbox, error) {
 		return nil, err
 	}
 	st := sb.Status()
-	if _, stopping := s.stopping.Load(sb.ID()); stopping || s.sandboxState(&st) != runtimeapi.PodSandboxState_SANDBOX_READY {
+	if s.stopping.has(sb.ID()) || s.sandboxState(&st) != runtimeapi.PodSandboxState_SANDBOX_READY {
 		return nil, fmt.Errorf("sandbox %s is not ready: %w", sb.ID(), errdefs.ErrFailedPrecondition)
 	}
 	return sb, nil
@@ -222,8 +224,10 @@ func (s *Server) createOptions(ctx context.Context, c *runtime.Container, q *cre
 	for _, w := range out.Warnings {
 		klog.FromContext(ctx).Info("The container does not get all it asked for", "reason", w)
 	}
-	if err := spec.PrepareVolumes(ctx, c.RootfsPath(), out.Volumes); err != nil {
-		return runtime.CreateOptions{}, err
+	if !q.renewed {
+		if err := spec.PrepareVolumes(ctx, c.RootfsPath(), out.Volumes); err != nil {
+			return runtime.CreateOptions{}, err
+		}
 	}
 	if err := s.relabel(ctx, &pod, out); err != nil {
 		return runtime.CreateOptions{}, err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/runtime"
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
 	"github.com/cri-node/cri-node/pkg/sandbox"
 )
 
@@ -58,6 +59,10 @@ func (s *Server) mountImages(ctx context.Context, c *runtime.Container, st *sand
 
 func (s *Server) mountImage(ctx context.Context, container string, v image.Volume) error {
 	if err := os.MkdirAll(v.Target, 0o711); err != nil {
+		return err
+	}
+	// A container that is renewed has it, unless the machine was restarted.
+	if mounted, err := linux.IsMountPoint(v.Target); err != nil || mounted {
 		return err
 	}
 	return s.config.Images.MountVolume(ctx, container, v)

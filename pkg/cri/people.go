@@ -1,7 +1,6 @@
 package cri
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -117,15 +116,6 @@ func hidden(owner, id string, selector map[string]string) bool {
 	}
 	_, asked := selector[ownerLabel]
 	return !asked
-}
-
-// RenewContainer makes a container that has exited Created again, and before
-// that its pod Ready, if need be; StartContainer follows. It is made from the
-// stored request anew, so that it fits what the pod has now, with the files it
-// had. On an error it is Exited as before. It must have an owner: what clients
-// of CRI made is made anew by them.
-func (s *Server) RenewContainer(ctx context.Context, id string) error {
-	return fmt.Errorf("renew container %s: %w", id, errdefs.ErrNotImplemented)
 }
 
 // NewID returns an id in the form all clients expect: 64 hex digits.

@@ -58,6 +58,6 @@ func (s *Server) stopUnready(ctx context.Context) {
 			klog.FromContext(ctx).Error(err, "Cannot stop a sandbox that is not ready", "sandboxID", sb.ID())
 		}
 		cancel()
-		s.stopping.Delete(sb.ID())
+		s.stopping.forget(sb.ID())
 	}
 }

@@ -62,9 +62,9 @@ func (s *Server) stopSandbox(ctx context.Context, id string) error {
 		return err
 	}
 	// From here on nothing is created or started in it.
-	s.stopping.Store(sb.ID(), true)
+	defer s.stopping.begin(sb.ID())()
 	if _, err := s.sandboxes().Get(sb.ID()); err != nil {
-		s.stopping.Delete(sb.ID())
+		s.stopping.forget(sb.ID())
 		return nil //nolint:nilerr // it was removed meanwhile
 	}
 	// Containers first: their network goes with the sandbox. The init of a
@@ -91,6 +91,7 @@ func (s *Server) removeSandbox(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	defer s.stopping.begin(sb.ID())()
 	if err := s.stopSandbox(ctx, sb.ID()); err != nil {
 		return err
 	}
@@ -109,7 +110,7 @@ func (s *Server) removeSandbox(ctx context.Context, id string) error {
 	}
 	s.nri.RemovePodSandbox(ctx, sb.ID())
 	s.drop(sb.ID())
-	s.stopping.Delete(sb.ID())
+	s.stopping.forget(sb.ID())
 	return s.giveBack(ctx, sb.ID(), params)
 }
 

@@ -125,9 +125,11 @@ type Server struct {
 	abort   func()
 	runs    operations[podKey]
 	creates operations[containerKey]
+	// renewals and revivals are by the id of the container and of the sandbox.
+	renewals, revivals operations[string]
 	// stopping holds the ids of sandboxes that were asked to stop, so that no
 	// container is created or started behind the stop's back.
-	stopping sync.Map
+	stopping stops
 	views    viewCache
 	listings listings
 	nri      *nri.Manager // nil without NRI
@@ -160,8 +162,11 @@ func New(ctx context.Context, c Config) *Server {
 		runs:    operations[podKey]{limit: runLimit, life: life, method: "RunPodSandbox", metrics: c.Metrics},
 		creates: operations[containerKey]{limit: createLimit, life: life, method: "CreateContainer", metrics: c.Metrics},
 		events:  newEventLog(),
-		stats:   stats.New(c.Cgroups),
-		metrics: newMetricTable(c.Cgroups.Offers()),
+
+		renewals: operations[string]{limit: createLimit, life: life, method: "RenewContainer", metrics: c.Metrics},
+		revivals: operations[string]{limit: runLimit, life: life, method: "RevivePod", metrics: c.Metrics},
+		stats:    stats.New(c.Cgroups),
+		metrics:  newMetricTable(c.Cgroups.Offers()),
 	}
 	s.options.Store(&c.Options)
 	s.prepareNRI(ctx)
@@ -200,6 +205,8 @@ func (s *Server) Stop(ctx context.Context) {
 		defer close(done)
 		s.runs.close()
 		s.creates.close()
+		s.renewals.close() // they need revivals
+		s.revivals.close()
 		s.events.log.Close() // its subscribers would stay
 		s.grpc.GracefulStop()
 		s.events.log.Wait()

@@ -18,6 +18,8 @@ type overlay struct {
 	upper, work string   // "" for a mount that nobody can write to
 	target      string
 	label       string // SELinux label of all files, "" for none
+	// durable: what programs sync is synced.
+	durable bool
 	// legacy forces the older of the two ways.
 	legacy bool
 	// scratch is where the older way may make symbolic links.
@@ -44,7 +46,7 @@ func oldOverlay() bool {
 // mount(2), which has one page for all of them. A kernel without volatile
 // (before 5.10) mounts without.
 func (o *overlay) mount() error {
-	for _, volatile := range []bool{o.upper != "", false} {
+	for _, volatile := range []bool{o.upper != "" && !o.durable, false} {
 		err := errNewAPI
 		if !o.legacy {
 			err = o.mountNew(volatile)

@@ -31,6 +31,9 @@ type RootfsOptions struct {
 	UserNS *linux.UserNS
 	// Label is the SELinux label of all files; "" leaves them theirs.
 	Label string
+	// Durable lets programs sync what they write: the container is to outlive the
+	// boot.
+	Durable bool
 }
 
 // rootfsRecord is kept in rootfs/<id>/rootfs.json and holds the layers while
@@ -183,8 +186,8 @@ func uniqueDigests(ds []digest.Digest) []digest.Digest {
 // is a mount point already that is a success, as after a restart of the
 // daemon.
 //
-// The overlay is volatile: the kernel syncs none of it, because a container
-// does not outlive the boot. Its mark of an unclean end, which would refuse
+// The overlay is volatile unless it is to be durable: the kernel syncs none of
+// it, because a container of kubelet's does not outlive the boot. Its mark of an unclean end, which would refuse
 // the next mount, is taken away here, so that after a crash one can look at
 // what is left; that may be less than was written.
 func (s *Store) MountRootfs(ctx context.Context, containerID, target string, o RootfsOptions) error {
@@ -207,7 +210,7 @@ func (s *Store) MountRootfs(ctx context.Context, containerID, target string, o R
 	if err != nil {
 		return err
 	}
-	m := overlay{lower: lower, target: target, label: o.Label, legacy: s.legacyMount, scratch: filepath.Join(s.rootfsDir(containerID), "l")}
+	m := overlay{lower: lower, target: target, label: o.Label, durable: o.Durable, legacy: s.legacyMount, scratch: filepath.Join(s.rootfsDir(containerID), "l")}
 	if o.ReadOnly {
 		// The kernel wants two layers where none is writable.
 		m.lower = append(m.lower, s.path(dirFiller))

@@ -72,7 +72,7 @@ func (c *Container) mountRootfs(ctx context.Context) error {
 
 func (c *Container) rootfsOptions() RootfsOptions {
 	s := c.Status()
-	return RootfsOptions{UserNS: s.UserNS, Label: s.MountLabel}
+	return RootfsOptions{UserNS: s.UserNS, Label: s.MountLabel, Durable: s.Owner != ""}
 }
 
 // abandon undoes a create, whatever became of the caller.

@@ -32,6 +32,9 @@ type RootfsOptions struct {
 	UserNS *linux.UserNS
 	// Label is the SELinux label of all files, if any.
 	Label string
+	// Durable: it is to outlive the machine's power as far as its programs sync
+	// what they write.
+	Durable bool
 }
 
 // Config of a Manager.

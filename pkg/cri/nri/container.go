@@ -185,9 +185,12 @@ func (m *Manager) Exited(id string) {
 		return
 	}
 	m.mu.Lock()
-	known := m.containers[id] != nil
+	o := m.containers[id]
+	if o != nil {
+		o.ended = true
+	}
 	m.mu.Unlock()
-	if known {
+	if o != nil {
 		m.stopLater(id)
 	}
 }
@@ -198,9 +201,21 @@ func (m *Manager) StopContainer(ctx context.Context, id string) error {
 	if m == nil {
 		return nil
 	}
+	return m.stopContainer(ctx, id, func(*object) bool { return true })
+}
+
+// hasEnded tells a container whose end was noticed from one that was made since
+// with the same id.
+func (m *Manager) hasEnded(o *object) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return o.ended
+}
+
+func (m *Manager) stopContainer(ctx context.Context, id string, meant func(*object) bool) error {
 	o, unlock, err := m.find(ctx, m.containers, id)
 	defer unlock()
-	if err != nil || o == nil || m.at(o) == phaseStopped {
+	if err != nil || o == nil || m.at(o) == phaseStopped || !meant(o) {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx) // it is told once

@@ -90,7 +90,7 @@ func New(ctx context.Context, c Config, node Node) (*Manager, error) {
 		pods: map[string]*object{}, containers: map[string]*object{},
 	}
 	m.stopLater = func(id string) {
-		m.spawn(func() { m.noted(m.StopContainer(context.WithoutCancel(ctx), id), "containerID", id) })
+		m.spawn(func() { m.noted(m.stopContainer(context.WithoutCancel(ctx), id, m.hasEnded), "containerID", id) })
 	}
 	adaptation.SetPluginRegistrationTimeout(c.RegistrationTimeout)
 	adaptation.SetPluginRequestTimeout(c.RequestTimeout)

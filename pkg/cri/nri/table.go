@@ -28,6 +28,8 @@ type object struct {
 	// Manager.mu guards these.
 	phase phase
 	gone  bool
+	// ended: the container has ended, but nobody was told yet.
+	ended bool
 	// spec of a container that is being made, for who connects meanwhile.
 	spec *specs.Spec
 	// The last that could be said of an object that is being removed.
