@@ -19,7 +19,7 @@ func (m *Manager) RunPodSandbox(ctx context.Context, id string, commit func() er
 	o.phase = phaseStarted
 	o.op <- struct{}{}
 	defer func() { <-o.op }()
-	block := m.adaptation.BlockPluginSync()
+	block := m.blockSync()
 	defer block.Unblock()
 	m.mu.Lock()
 	m.pods[id] = o
