@@ -2,6 +2,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -80,6 +81,19 @@ func (f *Flags) Open() (*Node, error) {
 	}, nil
 }
 
+// With calls do with the daemon, and puts its error in words.
+func (f *Flags) With(ctx context.Context, do func(context.Context, *Node) error) error {
+	node, err := f.Open()
+	if err != nil {
+		return err
+	}
+	defer node.Close()
+	return f.Explain(do(ctx, node))
+}
+
+// IsNotFound reports whether the daemon said that it does not have something.
+func IsNotFound(err error) bool { return status.Code(err) == codes.NotFound }
+
 // Close ends the connection.
 func (n *Node) Close() error { return n.conn.Close() }
 
@@ -101,12 +115,28 @@ func (e *ExitError) Unwrap() error { return e.Err }
 
 // Explain puts an error of a call in words for a person.
 func (f *Flags) Explain(err error) error {
+	var exit *ExitError
+	if errors.As(err, &exit) {
+		if exit.Err == nil {
+			return err
+		}
+		return &ExitError{Code: exit.Code, Err: f.Explain(exit.Err)}
+	}
 	s, ok := status.FromError(err)
 	if !ok || err == nil {
 		return err
 	}
 	if s.Code() == codes.Unavailable && strings.Contains(s.Message(), "connection error") {
 		return fmt.Errorf("cannot connect to the cri-node daemon at %s. Is it running? (`cri-node serve` starts it)", f.address())
+	}
+	if s.Code() == codes.Unimplemented {
+		return fmt.Errorf("the daemon at %s does not know this call: it is of another version (%s)", f.address(), s.Message())
+	}
+	if wrapped := err.Error(); !strings.HasPrefix(wrapped, "rpc error") {
+		// What was put around it stays, less the words of the protocol.
+		if before, _, found := strings.Cut(wrapped, "rpc error: code ="); found {
+			return errors.New(before + s.Message())
+		}
 	}
 	return errors.New(s.Message())
 }

@@ -1,0 +1,114 @@
+package containers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/cli/complete"
+	"github.com/cri-node/cri-node/pkg/cli/output"
+	"github.com/cri-node/cri-node/pkg/node/nodev1"
+)
+
+// InspectCommand is `cri-node inspect`, for containers, images and volumes.
+func InspectCommand(flags *client.Flags) *cobra.Command {
+	var kind, format string
+	var size bool
+	cmd := &cobra.Command{
+		Use:               "inspect [OPTIONS] NAME|ID [NAME|ID...]",
+		Short:             "Print all that is known of containers, images or volumes, as JSON",
+		Example:           "  cri-node inspect web\n  cri-node inspect -f '{{.Config.Cmd}}' ubuntu\n  cri-node inspect --type image -f '{{json .RootFS}}' busybox",
+		Args:              atLeast(1),
+		ValidArgsFunction: anything(flags),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains([]string{"", "container", "image", "volume"}, kind) {
+				return fmt.Errorf("%q is not a valid value for --type: it can be container, image or volume", kind)
+			}
+			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
+				result := failed{cmd: cmd, flags: flags}
+				var documents [][]byte
+				for _, name := range args {
+					document, err := inspect(ctx, n, kind, name, size)
+					if err != nil {
+						result.report(err)
+						continue
+					}
+					documents = append(documents, document)
+				}
+				if err := output.Objects(cmd.OutOrStdout(), format, documents); err != nil {
+					return err
+				}
+				return result.err()
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&kind, "type", "", "look for a `container`, image or volume only")
+	f.StringVarP(&format, "format", "f", "", "print with a Go `template`, or json in one line")
+	f.BoolVarP(&size, "size", "s", false, "measure what a container has written")
+	_ = cmd.RegisterFlagCompletionFunc("type", complete.Words("container", "image", "volume")) // the flag is there
+	return cmd
+}
+
+// anything completes containers and images.
+func anything(flags *client.Flags) complete.Func {
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		containers, _ := complete.Any(flags, 0)(cmd, args, toComplete)
+		images, directive := complete.Images(flags, 0)(cmd, args, toComplete)
+		return append(containers, images...), directive
+	}
+}
+
+// inspect looks for a container, then an image, then a volume.
+func inspect(ctx context.Context, n *client.Node, kind, name string, size bool) ([]byte, error) {
+	for _, k := range []string{"container", "image", "volume"} {
+		if kind != "" && kind != k {
+			continue
+		}
+		document, err := inspectOne(ctx, n, k, name, size)
+		switch {
+		case err == nil:
+			return document, nil
+		case kind != "" || !notThis(err):
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("no such object: %s", name)
+}
+
+// notThis: it is not there, cannot have such a name, or nobody knows of such
+// things.
+func notThis(err error) bool {
+	code := status.Code(err)
+	return code == codes.NotFound || code == codes.InvalidArgument || code == codes.Unimplemented || errors.Is(err, errNoVolume)
+}
+
+var errNoVolume = errors.New("no such volume")
+
+func inspectOne(ctx context.Context, n *client.Node, kind, name string, size bool) ([]byte, error) {
+	switch kind {
+	case "container":
+		r, err := n.Containers.Inspect(ctx, &nodev1.InspectRequest{Container: name, Size: size})
+		return r.GetJson(), err
+	case "image":
+		r, err := n.Images.Inspect(ctx, &nodev1.InspectImageRequest{Image: name})
+		return r.GetJson(), err
+	}
+	r, err := n.System.ListVolumes(ctx, &nodev1.ListVolumesRequest{})
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range r.GetVolumes() {
+		if v.GetName() == name {
+			return json.Marshal(VolumeDocument(v))
+		}
+	}
+	return nil, fmt.Errorf("%w: %s", errNoVolume, name)
+}

@@ -1,0 +1,144 @@
+package containers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/cli/complete"
+	"github.com/cri-node/cri-node/pkg/node/nodev1"
+)
+
+func logsCommand(flags *client.Flags) *cobra.Command {
+	var follow, timestamps, details bool
+	var tail, since, until string
+	cmd := &cobra.Command{
+		Use:               "logs [OPTIONS] CONTAINER",
+		Short:             "Print what a container has written",
+		Example:           "  cri-node logs web\n  cri-node logs -f --tail 20 web\n  cri-node logs --since 10m -t web",
+		Args:              between(1, 1),
+		ValidArgsFunction: complete.Any(flags, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			request := &nodev1.LogsRequest{Container: args[0], Follow: follow}
+			if err := logsBounds(request, tail, since, until, time.Now()); err != nil {
+				return err
+			}
+			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
+				stream, err := n.Containers.Logs(ctx, request)
+				if err != nil {
+					return err
+				}
+				return printLogs(logWriter{out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), times: timestamps}, stream)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&follow, "follow", "f", false, "go on with what it writes from now on")
+	f.BoolVarP(&timestamps, "timestamps", "t", false, "print the time of each line")
+	f.StringVarP(&tail, "tail", "n", "all", "how many `lines` of the end")
+	f.StringVar(&since, "since", "", "what was written since a `time` (2026-01-02T15:04:05) or for so long (10m)")
+	f.StringVar(&until, "until", "", "what was written before a `time`, or so long ago")
+	f.BoolVar(&details, "details", false, "ignored: log lines have no more to them")
+	_ = f.MarkHidden("details") // it is there, one line above
+	return cmd
+}
+
+func logsBounds(request *nodev1.LogsRequest, tail, since, until string, now time.Time) error {
+	if tail != "all" && tail != "" {
+		lines, err := strconv.ParseInt(tail, 10, 64)
+		if err != nil {
+			return fmt.Errorf("invalid --tail %q: it is a number of lines, or all", tail)
+		}
+		if lines >= 0 { // below 0 is all, as with docker
+			request.Tail = &lines
+		}
+	}
+	var err error
+	if request.Since, err = parseTime(since, now); err != nil {
+		return fmt.Errorf("invalid value for \"since\": %w", err)
+	}
+	if request.Until, err = parseTime(until, now); err != nil {
+		return fmt.Errorf("invalid value for \"until\": %w", err)
+	}
+	return nil
+}
+
+// parseTime reads a time, or how long ago it was, into nanoseconds since 1970; an
+// empty one is 0.
+func parseTime(s string, now time.Time) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	if d, err := time.ParseDuration(s); err == nil {
+		return now.Add(-d).UnixNano(), nil
+	}
+	if seconds, fraction, _ := strings.Cut(s, "."); strings.Trim(seconds+fraction, "0123456789") == "" {
+		sec, err := strconv.ParseInt(seconds, 10, 64)
+		nanos, nanosErr := strconv.ParseInt((fraction + "000000000")[:9], 10, 64)
+		if err == nil && nanosErr == nil && sec < 1<<33 {
+			return time.Unix(sec, nanos).UnixNano(), nil
+		}
+	}
+	for _, layout := range []string{
+		time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02T15:04:05", "2006-01-02T15:04Z07:00", "2006-01-02T15:04",
+		"2006-01-02Z07:00", "2006-01-02",
+	} {
+		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
+			return t.UnixNano(), nil
+		}
+	}
+	return 0, fmt.Errorf("%q is no time (2026-01-02T15:04:05, seconds since 1970) and no duration (10m, 1h30m)", s)
+}
+
+// logWriter prints lines where they belong, after their time if that is wanted.
+type logWriter struct {
+	out, err io.Writer
+	times    bool
+	// inside says for stdout and stderr whether a line has begun.
+	inside [2]bool
+}
+
+// timeFormat is docker's: RFC 3339 with all nine digits.
+const timeFormat = "2006-01-02T15:04:05.000000000Z07:00"
+
+func (w *logWriter) write(line *nodev1.LogLine) error {
+	out, stream := w.out, 0
+	if line.GetStderr() {
+		out, stream = w.err, 1
+	}
+	text := line.GetText()
+	if w.times && !w.inside[stream] {
+		stamp := time.Unix(0, line.GetTime()).UTC().Format(timeFormat) + " "
+		text = append([]byte(stamp), text...)
+	}
+	w.inside[stream] = line.GetPartial()
+	if !line.GetPartial() {
+		text = append(text[:len(text):len(text)], '\n')
+	}
+	_, err := out.Write(text)
+	return err
+}
+
+func printLogs(w logWriter, stream nodev1.Containers_LogsClient) error {
+	for {
+		r, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, line := range r.GetLines() {
+			if err := w.write(line); err != nil {
+				return err
+			}
+		}
+	}
+}

@@ -1,0 +1,260 @@
+// Package volumes has the verbs for volumes: `cri-node volume create|ls|inspect|rm|prune`.
+package volumes
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/cli/complete"
+	"github.com/cri-node/cri-node/pkg/cli/containers"
+	"github.com/cri-node/cri-node/pkg/cli/output"
+	"github.com/cri-node/cri-node/pkg/node/nodev1"
+)
+
+// Command is `cri-node volume`.
+func Command(flags *client.Flags) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "volume",
+		Short:   "Make, list and remove volumes",
+		Example: "  cri-node volume create data\n  cri-node run -v data:/var/lib/data busybox",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(createCommand(flags), listCommand(flags), inspectCommand(flags), removeCommand(flags), pruneCommand(flags))
+	return cmd
+}
+
+func createCommand(flags *client.Flags) *cobra.Command {
+	var labels, options []string
+	var driver string
+	cmd := &cobra.Command{
+		Use:               "create [OPTIONS] [NAME]",
+		Short:             "Make a volume, and print its name",
+		Example:           "  cri-node volume create --label app=shop data",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: complete.Words(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if driver != "local" || len(options) > 0 {
+				return errors.New("volumes are directories of this machine: there are no other drivers, and no options")
+			}
+			request := &nodev1.CreateVolumeRequest{Labels: make(map[string]string)}
+			if len(args) > 0 {
+				request.Name = args[0]
+			}
+			for _, s := range labels {
+				key, value, err := containers.ParsePair("label", s)
+				if err != nil {
+					return err
+				}
+				request.Labels[key] = value
+			}
+			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
+				r, err := n.System.CreateVolume(ctx, request)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), r.GetVolume().GetName())
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "set a label `KEY=VALUE`")
+	cmd.Flags().StringVarP(&driver, "driver", "d", "local", "local, and no other")
+	cmd.Flags().StringArrayVarP(&options, "opt", "o", nil, "refused: there are none")
+	_ = cmd.Flags().MarkHidden("opt") // it is there, one line above
+	return cmd
+}
+
+// row is what `volume ls` and its templates show.
+type row struct {
+	Driver, Name, Mountpoint, Labels, Scope, Links string
+	labels                                         map[string]string
+}
+
+// Label is the value of a label.
+func (r row) Label(name string) string { return r.labels[name] }
+
+func listCommand(flags *client.Flags) *cobra.Command {
+	var o output.Options
+	var filter []string
+	cmd := &cobra.Command{
+		Use:               "ls [OPTIONS]",
+		Aliases:           []string{"list"},
+		Short:             "List volumes",
+		Long:              "List volumes. Filters: name, label, dangling=true|false (whether no container has it).",
+		Example:           "  cri-node volume ls\n  cri-node volume ls -q --filter dangling=true",
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: complete.Words(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
+				r, err := n.System.ListVolumes(ctx, &nodev1.ListVolumesRequest{})
+				if err != nil {
+					return err
+				}
+				chosen, err := choose(r.GetVolumes(), filter)
+				if err != nil {
+					return err
+				}
+				return table(chosen).Print(cmd.OutOrStdout(), o)
+			})
+		},
+	}
+	o.AddFlags(cmd.Flags())
+	cmd.Flags().BoolVarP(&o.Quiet, "quiet", "q", false, "print names only")
+	cmd.Flags().StringArrayVarP(&filter, "filter", "f", nil, "those with `KEY=VALUE` only")
+	return cmd
+}
+
+func choose(all []*nodev1.Volume, filter []string) ([]*nodev1.Volume, error) {
+	chosen := slices.Clone(all)
+	slices.SortFunc(chosen, func(a, b *nodev1.Volume) int { return strings.Compare(a.GetName(), b.GetName()) })
+	for _, s := range filter {
+		key, value, _ := strings.Cut(s, "=")
+		k, v, exact := strings.Cut(value, "=")
+		var drop func(*nodev1.Volume) bool
+		switch key {
+		case "name":
+			drop = func(vol *nodev1.Volume) bool { return !strings.Contains(vol.GetName(), value) }
+		case "label":
+			drop = func(vol *nodev1.Volume) bool {
+				got, ok := vol.GetLabels()[k]
+				return !ok || exact && got != v
+			}
+		case "dangling":
+			yes := value == "true" || value == "1"
+			drop = func(vol *nodev1.Volume) bool { return (len(vol.GetContainers()) == 0) != yes }
+		default:
+			return nil, fmt.Errorf("invalid filter %q: it can be name, label or dangling", s)
+		}
+		chosen = slices.DeleteFunc(chosen, drop)
+	}
+	return chosen, nil
+}
+
+func table(volumes []*nodev1.Volume) output.List[row] {
+	l := output.List[row]{
+		Key:     "Name",
+		Columns: []output.Column{{Field: "Driver", Header: "DRIVER"}, {Field: "Name", Header: "VOLUME NAME"}},
+		Raw:     append([]*nodev1.Volume{}, volumes...),
+	}
+	for _, v := range volumes {
+		var labels []string
+		for _, k := range slices.Sorted(maps.Keys(v.GetLabels())) {
+			labels = append(labels, k+"="+v.GetLabels()[k])
+		}
+		l.Rows = append(l.Rows, row{
+			Driver: "local", Name: v.GetName(), Mountpoint: v.GetPath(), Labels: strings.Join(labels, ","), Scope: "local",
+			Links: fmt.Sprint(len(v.GetContainers())), labels: v.GetLabels(),
+		})
+	}
+	return l
+}
+
+func inspectCommand(flags *client.Flags) *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:               "inspect [OPTIONS] VOLUME [VOLUME...]",
+		Short:             "Print all that is known of volumes, as JSON",
+		Example:           "  cri-node volume inspect -f '{{.Mountpoint}}' data",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: complete.Volumes(flags),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
+				r, err := n.System.ListVolumes(ctx, &nodev1.ListVolumesRequest{})
+				if err != nil {
+					return err
+				}
+				var documents [][]byte
+				var missing error
+				for _, name := range args {
+					i := slices.IndexFunc(r.GetVolumes(), func(v *nodev1.Volume) bool { return v.GetName() == name })
+					if i < 0 {
+						missing = errors.Join(missing, fmt.Errorf("no such volume: %s", name))
+						continue
+					}
+					document, err := json.Marshal(containers.VolumeDocument(r.GetVolumes()[i]))
+					if err != nil {
+						return err
+					}
+					documents = append(documents, document)
+				}
+				return errors.Join(output.Objects(cmd.OutOrStdout(), format, documents), missing)
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&format, "format", "f", "", "print with a Go `template`, or json in one line")
+	return cmd
+}
+
+func removeCommand(flags *client.Flags) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:               "rm [OPTIONS] VOLUME [VOLUME...]",
+		Aliases:           []string{"remove"},
+		Short:             "Remove volumes that no container has",
+		Example:           "  cri-node volume rm data",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: complete.Volumes(flags),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
+				var failed error
+				for _, name := range args {
+					_, err := n.System.RemoveVolume(ctx, &nodev1.RemoveVolumeRequest{Name: name, Force: force})
+					if err != nil && !(force && client.IsNotFound(err)) {
+						failed = errors.Join(failed, flags.Explain(err))
+						continue
+					}
+					fmt.Fprintln(cmd.OutOrStdout(), name)
+				}
+				return failed
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not mind volumes that are not there")
+	return cmd
+}
+
+func pruneCommand(flags *client.Flags) *cobra.Command {
+	var force, all bool
+	var filter []string
+	cmd := &cobra.Command{
+		Use:     "prune [OPTIONS]",
+		Short:   "Remove the volumes that no container has",
+		Example: "  cri-node volume prune -f",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			request := &nodev1.PruneRequest{Volumes: true}
+			if err := containers.PruneFilters(request, filter, time.Now()); err != nil {
+				return err
+			}
+			if !force && !containers.Confirm(cmd, "WARNING! This will remove all volumes not used by at least one container.") {
+				return nil
+			}
+			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
+				r, err := n.System.Prune(ctx, request)
+				if err != nil {
+					return err
+				}
+				if len(r.GetVolumes()) > 0 {
+					fmt.Fprintf(cmd.OutOrStdout(), "Deleted Volumes:\n%s\n\n", strings.Join(r.GetVolumes(), "\n"))
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "Total reclaimed space: %s\n", output.Size(r.GetReclaimed()))
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "those with a name as well, which is what happens anyhow")
+	_ = cmd.Flags().MarkHidden("all") // it is there, one line above
+	cmd.Flags().StringArrayVar(&filter, "filter", nil, "those with `label=KEY[=VALUE]` only")
+	return cmd
+}
