@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -15,6 +16,7 @@ import (
 	"github.com/cri-node/cri-node/cmd/cri-node/early"
 	"github.com/cri-node/cri-node/cmd/cri-node/notify"
 	"github.com/cri-node/cri-node/pkg/cli"
+	"github.com/cri-node/cri-node/pkg/cli/client"
 )
 
 // serveOptions is what serve gets from the command line.
@@ -35,21 +37,30 @@ func main() {
 	exit(rootCommand().Execute())
 }
 
-// exit ends the process, with 0 where err is nil.
+// exit ends the process, with 0 where err is nil, and else with 1 unless err
+// wishes for another code.
 func exit(err error) {
 	if err == nil {
 		os.Exit(0)
 	}
+	code := 1
+	if wish := new(client.ExitError); errors.As(err, &wish) {
+		if code = wish.Code; wish.Err == nil {
+			os.Exit(code)
+		}
+	}
 	fmt.Fprintf(os.Stderr, "cri-node: %v\n", err)
-	os.Exit(1)
+	os.Exit(code)
 }
 
 func rootCommand() *cobra.Command {
 	root := serveCommand()
 	root.Use = "cri-node"
-	root.Short = "cri-node runs the pods of a Kubernetes node"
+	root.Short = "cri-node runs containers, those of a Kubernetes node and those of people"
 	root.Long = "cri-node serves the Container Runtime Interface to kubelet and crictl: it pulls images,\n" +
-		"runs pods and their containers, and keeps their logs. Without a command it does what serve does."
+		"runs pods and their containers, and keeps their logs. Without a command it does what serve does.\n" +
+		"The other commands are for people, and work as docker's do."
+	root.Example = "  cri-node run -it --rm ubuntu\n  cri-node ps -a\n  cri-node logs -f web"
 	root.SilenceErrors = true // main prints them
 	root.AddCommand(serveCommand(), configCommand(), versionCommand())
 	cli.AddCommands(root)

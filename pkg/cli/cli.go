@@ -8,19 +8,121 @@
 //	client      the connection, and errors in words
 //	output      tables, templates, JSON, sizes and times
 //	terminal    raw mode, sizes, detach keys, the streams of attach and exec
+//	complete    what a shell offers when somebody presses tab
+//	manual      man pages made of the commands
 //	progress    bars of pulls, pushes and builds
-//	containers, images, build, compose, kube, system    the verbs
+//	containers, volumes, images, build, compose, kube, system    the verbs
 package cli
 
 import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/cli/containers"
+	"github.com/cri-node/cri-node/pkg/cli/manual"
+	"github.com/cri-node/cri-node/pkg/cli/volumes"
 )
+
+// The groups of verbs in the help.
+const (
+	groupContainers = "containers"
+	groupImages     = "images"
+	groupSeveral    = "several"
+	groupNode       = "node"
+)
+
+// exitUsage is docker's exit code for flags nobody knows.
+const exitUsage = 125
 
 // AddCommands gives the verbs to the root command.
 func AddCommands(root *cobra.Command) {
 	flags := &client.Flags{}
 	root.PersistentFlags().StringVar(&flags.Address, "address", "",
 		"`address` of the daemon (default $"+client.AddressVariable+" or "+client.DefaultAddress+")")
+	root.AddGroup(
+		&cobra.Group{ID: groupContainers, Title: "Containers:"},
+		&cobra.Group{ID: groupImages, Title: "Images:"},
+		&cobra.Group{ID: groupSeveral, Title: "Several containers:"},
+		&cobra.Group{ID: groupNode, Title: "This machine:"},
+	)
+	for _, own := range root.Commands() { // serve, config and version
+		own.GroupID = groupNode
+	}
+	add(root, groupContainers, containers.Commands(flags)...)
+	add(root, groupContainers, containers.InspectCommand(flags), containers.GroupCommand(flags), volumes.Command(flags))
+	root.AddCommand(manual.Command())
+	root.SetCompletionCommandGroupID(groupNode)
+	root.SetHelpCommandGroupID(groupNode)
+	finish(root)
+}
+
+// add puts verbs into a group of the help.
+func add(root *cobra.Command, group string, commands ...*cobra.Command) {
+	for _, c := range commands {
+		c.GroupID = group
+	}
+	root.AddCommand(commands...)
+}
+
+// finish gives all commands the behaviour they share.
+func finish(root *cobra.Command) {
+	root.SuggestionsMinimumDistance = 2
+	root.Args = noSuchVerb
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &client.ExitError{Code: exitUsage, Err: fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())}
+	})
+	var visit func(*cobra.Command)
+	visit = func(c *cobra.Command) {
+		c.SilenceUsage = true // an error is not drowned in the list of flags
+		c.DisableFlagsInUseLine = true
+		if c.Args == nil || c.HasSubCommands() && c != root && c.Run == nil {
+			c.Args = noSuchVerb
+			c.SuggestionsMinimumDistance = 2
+		}
+		for _, below := range c.Commands() {
+			visit(below)
+		}
+	}
+	visit(root)
+}
+
+// noSuchVerb refuses arguments of a command that has none, with the verb that was
+// perhaps meant.
+func noSuchVerb(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	message := fmt.Sprintf("%q is no command of %s", args[0], cmd.CommandPath())
+	if meant := suggestions(cmd, args[0]); len(meant) > 0 {
+		message += fmt.Sprintf(". Did you mean %s?", strings.Join(meant, " or "))
+	}
+	return errors.New(message + "\nSee '" + cmd.CommandPath() + " --help'")
+}
+
+// docker's words for what has another name here.
+func synonyms() map[string]string {
+	return map[string]string{
+		"delete": "rm", "remove": "rm", "list": "ps", "ls": "ps", "log": "logs", "shell": "exec", "copy": "cp", "buildx": "build",
+		"docker-compose": "compose", "up": "compose up", "down": "compose down", "end": "stop", "halt": "stop", "sh": "exec", "df": "system df",
+	}
+}
+
+// suggestions are the verbs that a mistyped one may stand for, quoted.
+func suggestions(cmd *cobra.Command, typed string) []string {
+	meant := cmd.SuggestionsFor(typed)
+	if other, ok := synonyms()[strings.ToLower(typed)]; ok && len(meant) == 0 {
+		first, _, _ := strings.Cut(other, " ")
+		if slices.ContainsFunc(cmd.Commands(), func(c *cobra.Command) bool { return c.Name() == first }) {
+			meant = append(meant, other)
+		}
+	}
+	for i, m := range meant {
+		meant[i] = fmt.Sprintf("%q", cmd.CommandPath()+" "+m)
+	}
+	return meant[:min(len(meant), 3)]
 }

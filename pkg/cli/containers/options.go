@@ -118,7 +118,7 @@ func (o *Options) addBasicFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.LabelFiles, "label-file", nil, "read labels from a `file`")
 	f.StringArrayVar(&o.Annotations, "annotation", nil, "set an annotation `KEY=VALUE` of the OCI runtime")
 	f.StringArrayVarP(&o.Volumes, "volume", "v", nil, "mount `VOLUME_OR_PATH:PATH[:OPTIONS]`: ro, nocopy, rshared, rslave, z, Z")
-	f.StringArrayVar(&o.Mounts, "mount", nil, "mount `type=bind|volume|tmpfs|image,source=X,target=Y[,readonly]`")
+	f.StringArrayVar(&o.Mounts, "mount", nil, "`mount` type=bind|volume|tmpfs|image,source=X,target=Y[,readonly]")
 	f.StringArrayVar(&o.Tmpfs, "tmpfs", nil, "mount a tmpfs at `PATH[:OPTIONS]`, such as /tmp:size=64m")
 	f.StringArrayVar(&o.VolumesFrom, "volumes-from", nil, "mount what another `container[:ro]` has mounted")
 	f.StringVarP(&o.Workdir, "workdir", "w", "", "working `directory` inside")
@@ -126,7 +126,7 @@ func (o *Options) addBasicFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.GroupAdd, "group-add", nil, "another `group` of the user")
 	f.BoolVarP(&o.Interactive, "interactive", "i", false, "keep stdin open")
 	f.BoolVarP(&o.TTY, "tty", "t", false, "give the container a terminal")
-	f.StringArrayVarP(&o.Attach, "attach", "a", nil, "attach to `STDIN, STDOUT or STDERR` only")
+	f.StringArrayVarP(&o.Attach, "attach", "a", nil, "attach to this `stream` only: STDIN, STDOUT or STDERR")
 	f.BoolVar(&o.Remove, "rm", false, "remove the container, and its anonymous volumes, when it exits")
 	f.StringVar(&o.Restart, "restart", "no", "`policy` when it exits: no, on-failure[:N], always, unless-stopped")
 	f.StringVar(&o.StopSignal, "stop-signal", "", "`signal` that stop sends")
@@ -170,7 +170,7 @@ func (o *Options) addSecurityFlags(f *pflag.FlagSet) {
 
 func (o *Options) addNetworkFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.Networks, "network", nil, "`network`: pod, host, none, container:NAME, or a name whose members know one another")
-	f.StringArrayVar(&o.NetworkAliases, "network-alias", nil, "another `name` for the members of its networks")
+	f.StringArrayVar(&o.NetworkAliases, "network-alias", nil, "another `name` it has for the members of its networks")
 	f.StringArrayVarP(&o.Publish, "publish", "p", nil, "publish a port `[IP:][HOST_PORT:]PORT[/tcp|udp|sctp]`")
 	f.BoolVarP(&o.PublishAll, "publish-all", "P", false, "publish all ports the image exposes, each as a free one")
 	f.StringArrayVar(&o.Expose, "expose", nil, "say that it listens on a `port`")
