@@ -14,7 +14,8 @@ import (
 const initPath = "/init"
 
 // Install writes the init's root file system to dir: the executable and the
-// empty directories an OCI runtime mounts on. All pods share it, read-only.
+// empty directories an OCI runtime mounts on. All pods share it, read-only. It
+// also writes ContainerInit, beside dir.
 func Install(dir string) error {
 	executable, err := Executable()
 	if err != nil {
@@ -25,7 +26,10 @@ func Install(dir string) error {
 			return fmt.Errorf("install init: %w", err)
 		}
 	}
-	return linux.WriteFileAtomic(filepath.Join(dir, initPath), executable, 0o755, linux.SurviveProcess)
+	if err := linux.WriteFileAtomic(filepath.Join(dir, initPath), executable, 0o755, linux.SurviveProcess); err != nil {
+		return err
+	}
+	return installContainerInit(dir)
 }
 
 // Params of an init container.
@@ -102,6 +106,3 @@ func mappings(maps []linux.IDMap) []specs.LinuxIDMapping {
 // Path is where Install puts the init below dir. It needs nothing else there,
 // and waits until it is killed.
 func Path(dir string) string { return filepath.Join(dir, initPath) }
-
-// ContainerInit is where Install puts the init for containers in dir.
-func ContainerInit(dir string) string { return filepath.Join(dir, "container-init") }
