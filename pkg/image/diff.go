@@ -7,8 +7,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"github.com/cri-node/cri-node/pkg/image/layer"
 )
@@ -51,6 +54,70 @@ func (s *Store) CommitRootfs(ctx context.Context, id string, o layer.ExportOptio
 		return nil, fmt.Errorf("commit rootfs %s: %w", id, err)
 	}
 	return l, nil
+}
+
+// ExportMerged writes the whole tree of a rootfs, as its container sees it, as a
+// tar. Nothing need be mounted.
+func (s *Store) ExportMerged(ctx context.Context, id string, w io.Writer, o layer.ExportOptions) error {
+	upper, lower, done, err := s.useStack(id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := layer.ExportMerged(ctx, append([]string{upper}, lower...), w, o); err != nil {
+		return fmt.Errorf("export rootfs %s: %w", id, err)
+	}
+	return nil
+}
+
+// Changes lists what a container has changed in its rootfs. skip leaves out what
+// is new and no doing of the container.
+func (s *Store) Changes(ctx context.Context, id string, skip func(name string, info *unix.Stat_t) bool) ([]layer.Change, error) {
+	upper, lower, done, err := s.useStack(id)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	changes, err := layer.Changes(ctx, upper, lower, skip)
+	if err != nil {
+		return nil, fmt.Errorf("changes of rootfs %s: %w", id, err)
+	}
+	return changes, nil
+}
+
+// RootfsImage is the ID of the image that a rootfs was made from.
+func (s *Store) RootfsImage(id string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.rootfses[id]
+	if e == nil || e.broken != nil {
+		return "", fmt.Errorf("rootfs %s: %w", id, errdefs.ErrNotFound)
+	}
+	return e.record.Image.String(), nil
+}
+
+// RootfsLayers are the diff IDs of the layers that a rootfs stands on, lowest
+// first.
+func (s *Store) RootfsLayers(id string) ([]digest.Digest, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.rootfses[id]
+	if e == nil || e.broken != nil {
+		return nil, fmt.Errorf("rootfs %s: %w", id, errdefs.ErrNotFound)
+	}
+	return slices.Clone(e.record.Layers), nil
+}
+
+// useStack finds the directories of a rootfs. The caller must call done.
+func (s *Store) useStack(id string) (upper string, lower []string, done func(), err error) {
+	if upper, done, err = s.useUpper(id); err != nil {
+		return "", nil, nil, err
+	}
+	if lower, err = s.lowerDirs(id); err != nil {
+		done()
+		return "", nil, nil, err
+	}
+	return upper, lower, done, nil
 }
 
 // FillRootfs replaces a container's writable layer by the uncompressed image

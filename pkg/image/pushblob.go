@@ -79,15 +79,20 @@ func (p *push) openBlob(ctx context.Context, desc ocispec.Descriptor, o origin) 
 
 // fetch opens a blob in the repository it came from.
 func (p *push) fetch(ctx context.Context, desc ocispec.Descriptor, repository reference.Named) (io.ReadCloser, error) {
-	named, err := reference.WithDigest(repository, desc.Digest)
-	if err != nil {
-		return nil, err
-	}
 	auth := p.request.Auths[reference.Domain(repository)]
 	if auth == nil && reference.Domain(repository) == reference.Domain(p.named) {
 		auth = p.request.Auth
 	}
-	session, err := p.store.newSession(ctx, named, auth)
+	return p.store.fetchBlob(ctx, desc, repository, auth)
+}
+
+// fetchBlob opens a blob that a repository has.
+func (s *Store) fetchBlob(ctx context.Context, desc ocispec.Descriptor, repository reference.Named, auth *Auth) (io.ReadCloser, error) {
+	named, err := reference.WithDigest(repository, desc.Digest)
+	if err != nil {
+		return nil, err
+	}
+	session, err := s.newSession(ctx, named, auth)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +104,7 @@ func (p *push) fetch(ctx context.Context, desc ocispec.Descriptor, repository re
 		session.Close()
 		return nil, err
 	}
-	return &fetched{download: p.store.newDownload(ctx, session, desc), session: session}, nil
+	return &fetched{download: s.newDownload(ctx, session, desc), session: session}, nil
 }
 
 // fetched is a blob on its way from another registry.

@@ -62,19 +62,7 @@ type exporter struct {
 
 // directory writes a directory and all below it. name is "" for the root.
 func (e *exporter) directory(d *os.File, name string) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(d.Fd()), &st); err != nil {
-		return &os.PathError{Op: "stat", Path: d.Name(), Err: err}
-	}
-	hdr, err := e.headerOf(name+"/", &st)
-	if err != nil {
-		return err
-	}
-	hdr.Typeflag = tar.TypeDir
-	if name == "" {
-		hdr.Name = "./"
-	}
-	if err := e.write(hdr, d); err != nil {
+	if err := e.directoryHeader(d, name); err != nil {
 		return err
 	}
 	if opaque, err := isOpaque(int(d.Fd())); err != nil {
@@ -99,6 +87,23 @@ func (e *exporter) directory(d *os.File, name string) error {
 		}
 	}
 	return nil
+}
+
+// directoryHeader writes the entry of a directory itself.
+func (e *exporter) directoryHeader(d *os.File, name string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(d.Fd()), &st); err != nil {
+		return &os.PathError{Op: "stat", Path: d.Name(), Err: err}
+	}
+	hdr, err := e.headerOf(name+"/", &st)
+	if err != nil {
+		return err
+	}
+	hdr.Typeflag = tar.TypeDir
+	if name == "" {
+		hdr.Name = "./"
+	}
+	return e.write(hdr, d)
 }
 
 // entry writes one entry of a directory.
