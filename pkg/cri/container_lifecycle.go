@@ -159,6 +159,7 @@ func (s *Server) updateLimits(ctx context.Context, c *runtime.Container, update 
 		return err
 	}
 	ctx = progress.Enter(ctx, "update")
+	defer s.stats.Close(c.ID()) // which remembers limits
 	return c.Update(ctx, func(st *runtime.Status) (runtime.Limits, error) {
 		view := s.containerView(st)
 		base := created.Linux.Resources

@@ -139,13 +139,16 @@ func TestNothingIsKeptOfWhatHasGone(t *testing.T) {
 	st.ID = "gone"
 	s.containerView(&st)
 	s.listedContainer(&st)
+	s.listedAttributes(&st)
 	pod := s.sandboxes().List()[0].Status()
 	pod.ID = "gone"
 	s.sandboxView(&pod)
 	s.listedSandbox(&pod, runtimeapi.PodSandboxState_SANDBOX_READY)
 	for _, kept := range []*sync.Map{&s.views.m, &s.listings.m} {
-		if _, ok := kept.Load("gone"); ok {
-			t.Error("something is kept")
+		for _, key := range []string{"gone", "gone" + attributesOf} {
+			if _, ok := kept.Load(key); ok {
+				t.Error("something is kept")
+			}
 		}
 	}
 }

@@ -10,9 +10,10 @@ import (
 	"github.com/cri-node/cri-node/pkg/sandbox"
 )
 
-// kubelet asks for both lists each second, and hardly anything in them has
-// changed since. Most of what an answer costs is the encoding of labels and
-// annotations, so that each item is kept encoded as long as it is true.
+// kubelet asks for both lists each second, and for the statistics of all
+// containers, and hardly anything in them that is no number has changed since.
+// Most of what an answer costs is the encoding of labels and annotations, so that
+// each item is kept encoded as long as it is true.
 
 // listings keeps the items of lists by id.
 type listings struct{ m sync.Map }
@@ -93,6 +94,24 @@ func (s *Server) listedSandbox(st *sandbox.Status, state runtimeapi.PodSandboxSt
 			Labels:         st.Params.Labels,
 			Annotations:    st.Params.Annotations,
 			RuntimeHandler: st.Params.RuntimeHandler,
+		}
+	})
+}
+
+// attributesOf is appended to the id of a container for what its statistics say
+// of it; the id itself is that of its item in the list.
+const attributesOf = "/attributes"
+
+// listedAttributes is what statistics say of a container besides numbers, for
+// sending only.
+func (s *Server) listedAttributes(st *runtime.Status) *runtimeapi.ContainerAttributes {
+	exists := func() bool { return s.hasContainer(st.ID) }
+	return listing(&s.listings, st.ID+attributesOf, st, 0, exists, func() *runtimeapi.ContainerAttributes {
+		return &runtimeapi.ContainerAttributes{
+			Id:          st.ID,
+			Metadata:    containerMetadata(st),
+			Labels:      st.Labels,
+			Annotations: st.Annotations,
 		}
 	})
 }

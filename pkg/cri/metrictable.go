@@ -251,7 +251,7 @@ func processMetrics() []metric {
 	}
 	offersTasks := func(o linux.CgroupOffers) bool { return o.Tasks }
 	threads := value("container_threads", "Number of threads running inside the container.",
-		func(s *metricSource) uint64 { return orZero(s.member.sample.Tasks) })
+		func(s *metricSource) uint64 { return orZero(s.detail.Tasks) })
 	most := value("container_threads_max", "Maximum number of threads allowed inside the container, infinity if value is zero.",
 		func(s *metricSource) uint64 { return orZero(s.detail.TasksMax) })
 	threads.offered, most.offered = offersTasks, offersTasks

@@ -24,6 +24,7 @@ func (s *Server) UpdatePodSandboxResources(ctx context.Context, r *runtimeapi.Up
 	if err := spec.ValidateSandboxResources("", r.GetOverhead(), r.GetResources()); err != nil {
 		return nil, err
 	}
+	s.stats.Close(sb.ID() + podCgroup) // which remembers limits
 	if err := s.nri.UpdatePodSandbox(ctx, sb.ID(), r.GetOverhead(), r.GetResources()); err != nil {
 		return nil, err
 	}

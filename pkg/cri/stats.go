@@ -62,19 +62,14 @@ func statsTarget(st *runtime.Status) stats.Target {
 	return stats.Target{ID: st.ID, Cgroup: st.Cgroup, Since: st.StartedAt, Keep: st.State == runtime.Running}
 }
 
-// containerStats puts a reading into CRI's words.
+// containerStats puts a reading into CRI's words, for sending only.
 func (s *Server) containerStats(c *runtime.Container, st *runtime.Status, sample stats.Sample) *runtimeapi.ContainerStats {
 	at := sample.Time.UnixNano()
 	out := &runtimeapi.ContainerStats{
-		Attributes: &runtimeapi.ContainerAttributes{
-			Id:          st.ID,
-			Metadata:    containerMetadata(st),
-			Labels:      st.Labels,
-			Annotations: st.Annotations,
-		},
-		Cpu:    cpuUsage(sample),
-		Memory: memoryUsage(sample.CgroupStats),
-		Swap:   swapUsage(sample.CgroupStats),
+		Attributes: s.listedAttributes(st),
+		Cpu:        cpuUsage(sample),
+		Memory:     memoryUsage(sample.CgroupStats),
+		Swap:       swapUsage(sample.CgroupStats),
 	}
 	if sample.IOPressure != nil {
 		out.Io = &runtimeapi.IoUsage{Timestamp: at, Psi: psi(sample.IOPressure)}

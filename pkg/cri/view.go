@@ -148,6 +148,7 @@ func (s *Server) hasContainer(id string) bool {
 func (s *Server) drop(id string) {
 	s.views.drop(id)
 	s.listings.m.Delete(id)
+	s.listings.m.Delete(id + attributesOf)
 	s.stats.Drop(id)
 	s.stats.Drop(id + podCgroup)
 }

@@ -12,8 +12,9 @@ type Usage struct {
 	Inodes int64
 }
 
-// What may be spent; see the package comment.
+// What may be spent, and when; see the package comment.
 const (
+	courtesy      = 30 * time.Millisecond
 	minInterval   = time.Second
 	intervalShare = 20
 	toldInterval  = 30 * time.Second
@@ -145,7 +146,15 @@ func (a *Accountant) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-timer.C:
+			continue
 		case <-a.wake:
+		}
+		// Whoever asked is being answered, and would have to share the processor.
+		timer.Reset(courtesy)
+		select {
+		case <-ctx.Done():
+			return
 		case <-timer.C:
 		}
 	}

@@ -31,7 +31,8 @@
 // A layer that is asked for is looked at again at the earliest after a second
 // and after twenty times as long as the last look took; one that was written to
 // and is not asked for, after half a minute and a hundred times as long. A look
-// works for ten milliseconds at a time and rests for thirty. Whatever a watch may
+// begins thirty milliseconds after it was asked for, when whoever asked has been
+// answered, and works for ten milliseconds at a time and rests for thirty. Whatever a watch may
 // have missed (truncate(2) by path makes no event), a full walk finds at the
 // latest after ten minutes, or two hundred times its own duration.
 //

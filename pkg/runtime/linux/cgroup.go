@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,7 @@ type Cgroups struct {
 	hybrid  bool
 	root    string            // v2: where the tree is mounted
 	trees   map[string]string // v1: controller -> mount point
+	buffers sync.Pool         // of *statBuffer
 }
 
 // DetectCgroups looks at what is mounted at CgroupRoot.

@@ -32,9 +32,10 @@ type CgroupMetrics struct {
 	// below it; the same as with them on v2.
 	OwnFaults, OwnMajorFaults uint64
 
-	TasksMax *uint64
-	Huge     []HugeUsage
-	Devices  []DeviceUsage
+	// Tasks counts threads, as the pids controller does.
+	Tasks, TasksMax *uint64
+	Huge            []HugeUsage
+	Devices         []DeviceUsage
 }
 
 // HugeUsage is the use of huge pages of one size, which is named as the
@@ -101,13 +102,15 @@ func (c *Cgroups) Metrics(cgroup string) (CgroupMetrics, error) {
 	if c.unified {
 		read = c.metricsV2
 	}
-	if err := read(cgroup, &m); err != nil {
+	buf := c.buffer()
+	defer c.buffers.Put(buf)
+	if err := read(cgroup, &m, buf); err != nil {
 		return CgroupMetrics{}, fmt.Errorf("read metrics of cgroup %s: %w", cgroup, err)
 	}
 	return m, nil
 }
 
-func (c *Cgroups) metricsV1(cgroup string, m *CgroupMetrics) error {
+func (c *Cgroups) metricsV1(cgroup string, m *CgroupMetrics, buf *statBuffer) error {
 	if _, ok := c.trees["cpuacct"]; ok {
 		dir := c.dir("cpuacct", cgroup)
 		user, err := readNumber(dir + "/cpuacct.usage_user")
@@ -122,7 +125,7 @@ func (c *Cgroups) metricsV1(cgroup string, m *CgroupMetrics) error {
 	if _, ok := c.trees["cpu"]; ok {
 		dir := c.dir("cpu", cgroup)
 		var throttled uint64
-		err := readKeyed(dir+"/cpu.stat", map[string]*uint64{
+		err := readKeyed(dir+"/cpu.stat", buf, map[string]*uint64{
 			"nr_periods": &m.Periods, "nr_throttled": &m.ThrottledPeriods, "throttled_time": &throttled,
 		})
 		if err := ignoreNotExist(err); err != nil { // a kernel without CPU quotas
@@ -133,12 +136,13 @@ func (c *Cgroups) metricsV1(cgroup string, m *CgroupMetrics) error {
 		m.CPUQuota = readOptional(dir + "/cpu.cfs_quota_us") // -1 does not parse: none
 	}
 	if _, ok := c.trees["memory"]; ok {
-		if err := m.memoryV1(c.dir("memory", cgroup)); err != nil {
+		if err := m.memoryV1(c.dir("memory", cgroup), buf); err != nil {
 			return err
 		}
 	}
 	if _, ok := c.trees["pids"]; ok {
-		m.TasksMax = readOptional(c.dir("pids", cgroup) + "/pids.max")
+		dir := c.dir("pids", cgroup)
+		m.Tasks, m.TasksMax = readOptional(dir+"/pids.current"), readOptional(dir+"/pids.max")
 	}
 	if _, ok := c.trees["hugetlb"]; ok {
 		m.Huge = readHuge(c.dir("hugetlb", cgroup), ".usage_in_bytes", ".max_usage_in_bytes")
@@ -149,14 +153,14 @@ func (c *Cgroups) metricsV1(cgroup string, m *CgroupMetrics) error {
 	return nil
 }
 
-func (m *CgroupMetrics) memoryV1(dir string) error {
-	err := readKeyed(dir+"/memory.stat", map[string]*uint64{
+func (m *CgroupMetrics) memoryV1(dir string, buf *statBuffer) error {
+	err := readKeyed(dir+"/memory.stat", buf, map[string]*uint64{
 		"total_cache": &m.Cache, "total_mapped_file": &m.MappedFile, "pgfault": &m.OwnFaults, "pgmajfault": &m.OwnMajorFaults,
 	})
 	if err != nil {
 		return err
 	}
-	if err := ignoreNotExist(readKeyed(dir+"/memory.oom_control", map[string]*uint64{"oom_kill": &m.OOMKills})); err != nil {
+	if err := ignoreNotExist(readKeyed(dir+"/memory.oom_control", buf, map[string]*uint64{"oom_kill": &m.OOMKills})); err != nil {
 		return err
 	}
 	m.KernelMemory = readOptional(dir + "/memory.kmem.usage_in_bytes")
@@ -170,10 +174,10 @@ func (m *CgroupMetrics) memoryV1(dir string) error {
 	return nil
 }
 
-func (c *Cgroups) metricsV2(cgroup string, m *CgroupMetrics) error {
+func (c *Cgroups) metricsV2(cgroup string, m *CgroupMetrics, buf *statBuffer) error {
 	dir := c.dir("", cgroup)
 	var user, system, throttled uint64
-	err := readKeyed(dir+"/cpu.stat", map[string]*uint64{
+	err := readKeyed(dir+"/cpu.stat", buf, map[string]*uint64{
 		"user_usec": &user, "system_usec": &system,
 		"nr_periods": &m.Periods, "nr_throttled": &m.ThrottledPeriods, "throttled_usec": &throttled,
 	})
@@ -189,21 +193,21 @@ func (c *Cgroups) metricsV2(cgroup string, m *CgroupMetrics) error {
 		m.CPUShares = ptr(2 + (max(*weight, 1)-1)*262142/9999)
 	}
 	var kernel uint64
-	err = readKeyed(dir+"/memory.stat", map[string]*uint64{
+	err = readKeyed(dir+"/memory.stat", buf, map[string]*uint64{
 		"file": &m.Cache, "file_mapped": &m.MappedFile, "kernel": &kernel, "pgfault": &m.OwnFaults, "pgmajfault": &m.OwnMajorFaults,
 	})
 	if err := ignoreNotExist(err); err != nil {
 		return err
 	}
 	m.KernelMemory = &kernel
-	if err := ignoreNotExist(readKeyed(dir+"/memory.events", map[string]*uint64{"max": &m.LimitHits, "oom_kill": &m.OOMKills})); err != nil {
+	if err := ignoreNotExist(readKeyed(dir+"/memory.events", buf, map[string]*uint64{"max": &m.LimitHits, "oom_kill": &m.OOMKills})); err != nil {
 		return err
 	}
 	m.PeakMemory = readOptional(dir + "/memory.peak")
 	if low := readOptional(limits + "/memory.low"); low != nil && *low > 0 {
 		m.Reservation = low
 	}
-	m.TasksMax = readOptional(limits + "/pids.max")
+	m.Tasks, m.TasksMax = readOptional(dir+"/pids.current"), readOptional(limits+"/pids.max")
 	m.Huge = readHuge(dir, ".current", "")
 	m.Devices = readIOStat(dir)
 	return nil

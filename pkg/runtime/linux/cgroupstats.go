@@ -22,8 +22,6 @@ type CgroupStats struct {
 	MemoryLimit     *uint64 // bytes; nil without a limit
 	Swap            *uint64 // bytes
 	SwapLimit       *uint64 // bytes of swap alone; nil without a limit
-	// Tasks counts threads, as the pids controller does.
-	Tasks *uint64
 
 	CPUPressure, MemoryPressure, IOPressure *Pressure
 }
@@ -47,7 +45,6 @@ const (
 	fileMemoryStat
 	fileSwap
 	fileSwapLimit
-	fileTasks
 	fileCPUPressure
 	fileMemoryPressure
 	fileIOPressure
@@ -63,7 +60,6 @@ var statFilesV1 = [statFiles]statFile{
 	fileMemoryLimit: {"memory", "memory.limit_in_bytes"},
 	fileMemoryStat:  {"memory", "memory.stat"},
 	fileSwapLimit:   {"memory", "memory.memsw.limit_in_bytes"},
-	fileTasks:       {"pids", "pids.current"},
 }
 
 var statFilesV2 = [statFiles]statFile{
@@ -73,7 +69,6 @@ var statFilesV2 = [statFiles]statFile{
 	fileMemoryStat:     {"", "memory.stat"},
 	fileSwap:           {"", "memory.swap.current"},
 	fileSwapLimit:      {"", "memory.swap.max"},
-	fileTasks:          {"", "pids.current"},
 	fileCPUPressure:    {"", "cpu.pressure"},
 	fileMemoryPressure: {"", "memory.pressure"},
 	fileIOPressure:     {"", "io.pressure"},
@@ -93,7 +88,14 @@ type CgroupReader struct {
 
 	mu    sync.Mutex
 	files [statFiles]keptFile
+	// The limits, and when they were read.
+	memoryLimit, swapLimit *uint64
+	limitsRead             time.Time
 }
+
+// limitLife is for how long limits are not read again. Who changes them calls
+// Close; this is for those who go behind its back.
+const limitLife = 10 * time.Second
 
 // Reader returns a reader of a cgroup, which need not exist yet. With keep it
 // holds descriptors until Close.
@@ -101,7 +103,8 @@ func (c *Cgroups) Reader(cgroup string, keep bool) *CgroupReader {
 	return &CgroupReader{cgroups: c, cgroup: cgroup, keep: keep}
 }
 
-// Close lets go of the descriptors. A later Stats opens them again.
+// Close lets go of the descriptors and forgets the limits. A later Stats opens
+// the files again.
 func (r *CgroupReader) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -112,6 +115,7 @@ func (r *CgroupReader) closeLocked() {
 	for i := range r.files {
 		r.files[i].close()
 	}
+	r.limitsRead = time.Time{}
 }
 
 // Stats reads what the cgroup has used. The error is os.ErrNotExist where there
@@ -120,11 +124,14 @@ func (r *CgroupReader) Stats() (CgroupStats, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := CgroupStats{Time: time.Now()}
-	read := r.readV1
+	buf := r.cgroups.buffer()
+	defer r.cgroups.buffers.Put(buf)
+	var err error
 	if r.cgroups.unified {
-		read = r.readV2
+		err = r.readV2(&s, buf)
+	} else {
+		err = r.readV1(&s, buf)
 	}
-	err := read(&s)
 	if err != nil || !r.keep {
 		r.closeLocked()
 	}
@@ -169,8 +176,7 @@ func limitDir(dir string) string {
 }
 
 // number reads a file that holds one number.
-func (r *CgroupReader) number(file int) (uint64, error) {
-	var buf [32]byte
+func (r *CgroupReader) number(file int, buf *statBuffer) (uint64, error) {
 	b, err := r.read(file, buf[:])
 	if err != nil {
 		return 0, err
@@ -179,8 +185,8 @@ func (r *CgroupReader) number(file int) (uint64, error) {
 }
 
 // optional is nil for a file that is not there or says "max".
-func (r *CgroupReader) optional(file int) *uint64 {
-	v, err := r.number(file)
+func (r *CgroupReader) optional(file int, buf *statBuffer) *uint64 {
+	v, err := r.number(file, buf)
 	if err != nil {
 		return nil
 	}
@@ -190,35 +196,36 @@ func (r *CgroupReader) optional(file int) *uint64 {
 // unlimitedV1 is how v1 says "no limit": a huge number rounded to a page.
 const unlimitedV1 = 1 << 62
 
-func (r *CgroupReader) limitV1(file int) *uint64 {
-	if v := r.optional(file); v != nil && *v < unlimitedV1 {
+func (r *CgroupReader) limitV1(file int, buf *statBuffer) *uint64 {
+	if v := r.optional(file, buf); v != nil && *v < unlimitedV1 {
 		return v
 	}
 	return nil
 }
 
-func (r *CgroupReader) readV1(s *CgroupStats) error {
+func (r *CgroupReader) readV1(s *CgroupStats, buf *statBuffer) error {
 	if _, ok := r.cgroups.trees["cpuacct"]; ok {
-		usage, err := r.number(fileCPU)
+		usage, err := r.number(fileCPU, buf)
 		if err != nil {
 			return err
 		}
 		s.CPUNanoseconds = &usage
 	}
-	s.Tasks = r.optional(fileTasks)
 	if _, ok := r.cgroups.trees["memory"]; !ok {
 		return nil
 	}
-	usage, err := r.number(fileMemory)
+	usage, err := r.number(fileMemory, buf)
 	if err != nil {
 		return err
 	}
 	s.MemoryUsage = &usage
-	s.MemoryLimit = r.limitV1(fileMemoryLimit)
-	if both := r.limitV1(fileSwapLimit); both != nil && s.MemoryLimit != nil {
-		s.SwapLimit = ptr(*both - min(*both, *s.MemoryLimit))
+	if s.Time.Sub(r.limitsRead) >= limitLife {
+		r.memoryLimit, r.swapLimit, r.limitsRead = r.limitV1(fileMemoryLimit, buf), nil, s.Time
+		if both := r.limitV1(fileSwapLimit, buf); both != nil && r.memoryLimit != nil {
+			r.swapLimit = ptr(*both - min(*both, *r.memoryLimit))
+		}
 	}
-	var buf [memoryStatSize]byte
+	s.MemoryLimit, s.SwapLimit = r.memoryLimit, r.swapLimit
 	b, err := r.read(fileMemoryStat, buf[:])
 	if err != nil {
 		return err
@@ -251,8 +258,7 @@ func (r *CgroupReader) readV1(s *CgroupStats) error {
 	return nil
 }
 
-func (r *CgroupReader) readV2(s *CgroupStats) error {
-	var buf [memoryStatSize]byte
+func (r *CgroupReader) readV2(s *CgroupStats, buf *statBuffer) error {
 	b, err := r.read(fileCPU, buf[:])
 	if err != nil {
 		return err
@@ -268,14 +274,15 @@ func (r *CgroupReader) readV2(s *CgroupStats) error {
 		return err
 	}
 	s.CPUNanoseconds = ptr(usec * 1000)
-	s.MemoryUsage = r.optional(fileMemory)
-	s.MemoryLimit = r.optional(fileMemoryLimit)
-	s.Swap = r.optional(fileSwap)
-	s.SwapLimit = r.optional(fileSwapLimit)
-	s.Tasks = r.optional(fileTasks)
-	s.CPUPressure = r.pressure(fileCPUPressure)
-	s.MemoryPressure = r.pressure(fileMemoryPressure)
-	s.IOPressure = r.pressure(fileIOPressure)
+	s.MemoryUsage = r.optional(fileMemory, buf)
+	s.Swap = r.optional(fileSwap, buf)
+	if s.Time.Sub(r.limitsRead) >= limitLife {
+		r.memoryLimit, r.swapLimit, r.limitsRead = r.optional(fileMemoryLimit, buf), r.optional(fileSwapLimit, buf), s.Time
+	}
+	s.MemoryLimit, s.SwapLimit = r.memoryLimit, r.swapLimit
+	s.CPUPressure = r.pressure(fileCPUPressure, buf)
+	s.MemoryPressure = r.pressure(fileMemoryPressure, buf)
+	s.IOPressure = r.pressure(fileIOPressure, buf)
 	if b, err = r.read(fileMemoryStat, buf[:]); err != nil {
 		return ignoreNotExist(err) // the memory controller is off
 	}
@@ -302,8 +309,7 @@ func (r *CgroupReader) readV2(s *CgroupStats) error {
 }
 
 // pressure is nil where the kernel keeps no PSI, or was told not to.
-func (r *CgroupReader) pressure(file int) *Pressure {
-	var buf [256]byte
+func (r *CgroupReader) pressure(file int, buf *statBuffer) *Pressure {
 	b, err := r.read(file, buf[:])
 	if err != nil {
 		return nil

@@ -14,13 +14,13 @@ func TestReadKeyed(t *testing.T) {
 		t.Fatal(err)
 	}
 	anon, missing := uint64(0), uint64(5)
-	if err := readKeyed(file, map[string]*uint64{"anon": &anon, "none": &missing}); err != nil || anon != 12 || missing != 5 {
+	if err := readKeyed(file, new(statBuffer), map[string]*uint64{"anon": &anon, "none": &missing}); err != nil || anon != 12 || missing != 5 {
 		t.Fatalf("anon %d, missing %d, %v", anon, missing, err)
 	}
-	if err := readKeyed(file, map[string]*uint64{"anon_thp": &anon}); err == nil {
+	if err := readKeyed(file, new(statBuffer), map[string]*uint64{"anon_thp": &anon}); err == nil {
 		t.Error("a value that is no number was taken")
 	}
-	if err := readKeyed(filepath.Join(t.TempDir(), "none"), nil); !errors.Is(err, os.ErrNotExist) {
+	if err := readKeyed(filepath.Join(t.TempDir(), "none"), new(statBuffer), nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing file: %v", err)
 	}
 }
@@ -108,7 +108,6 @@ func checkStats(t *testing.T, r *CgroupReader, version string) {
 		{"major faults", s.MajorPageFaults, 4},
 		{"limit", s.MemoryLimit, 67108864},
 		{"swap", s.Swap, 20480},
-		{"tasks", s.Tasks, 3},
 	} {
 		if value.got == nil || *value.got != value.want {
 			t.Errorf("%s is %v, want %d", value.name, value.got, value.want)
@@ -150,6 +149,9 @@ func TestCgroupMetrics(t *testing.T) {
 			if m.Cache != 5_000_000 || m.MappedFile != 16384 || *m.KernelMemory != 65536 || *m.PeakMemory != 9_500_000 ||
 				m.LimitHits != 7 || m.OOMKills != 2 || m.Reservation != nil {
 				t.Errorf("memory: %+v", m)
+			}
+			if m.Tasks == nil || *m.Tasks != 3 {
+				t.Errorf("tasks: %v", m.Tasks)
 			}
 			if len(m.Huge) != 1 || m.Huge[0].Size != "2MB" || m.Huge[0].Usage != 4194304 || (m.Huge[0].Peak != nil) != (version == "v1") {
 				t.Errorf("huge pages: %+v", m.Huge)

@@ -13,8 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memoryStatSize is more than any memory.stat, the largest of the files here.
-const memoryStatSize = 8 << 10
+// statBuffer has room for any memory.stat, the largest of the files here.
+type statBuffer [8 << 10]byte
+
+// buffer returns a buffer that the caller puts back into buffers.
+func (c *Cgroups) buffer() *statBuffer {
+	if b, ok := c.buffers.Get().(*statBuffer); ok {
+		return b
+	}
+	return new(statBuffer)
+}
 
 // keptFile is a control file that may stay open. The zero value is closed.
 type keptFile struct {
@@ -94,8 +102,7 @@ func readOptional(file string) *uint64 {
 
 // readKeyed reads a file of "key number" lines into the values asked for; those
 // it does not have keep what they were.
-func readKeyed(file string, want map[string]*uint64) error {
-	var buf [memoryStatSize]byte
+func readKeyed(file string, buf *statBuffer, want map[string]*uint64) error {
 	b, err := readControl(file, buf[:])
 	if err != nil {
 		return err
