@@ -26,6 +26,12 @@ import (
 // its own and with what kubelet gives it.
 func nodeWith(t testing.TB, n int) *Server {
 	t.Helper()
+	return nodeOf(t, n, func(*runtime.Params, *sandbox.Params) {})
+}
+
+// nodeOf is nodeWith, and lets a test edit what is made.
+func nodeOf(t testing.TB, n int, edit func(*runtime.Params, *sandbox.Params)) *Server {
+	t.Helper()
 	dir := t.TempDir()
 	save := func(kind, id string, record any) {
 		d := filepath.Join(dir, "root", kind, id)
@@ -51,18 +57,21 @@ func nodeWith(t testing.TB, n int) *Server {
 		if err != nil {
 			t.Fatal(err)
 		}
-		save("containers", id, runtime.Status{State: runtime.Exited, CreatedAt: time.Now(), Params: runtime.Params{
+		c := runtime.Params{
 			ID: id, Group: id, Name: "main", Handler: "h", ImageID: image.Image, Labels: labels, Annotations: annotations, Request: request,
-		}})
+		}
 		pod := &sandboxView{Config: &runtimeapi.PodSandboxConfig{Labels: labels, Annotations: annotations}}
 		if request, err = pod.encode(); err != nil {
 			t.Fatal(err)
 		}
-		save("sandboxes", id, map[string]any{"id": id, "state": sandbox.NotReady, "createdAt": time.Now(), "params": sandbox.Params{
+		p := sandbox.Params{
 			Key: sandbox.Key{Namespace: "default", Name: name, UID: id[32:]}, Labels: labels, Annotations: annotations, Request: request,
-		}})
+		}
+		edit(&c, &p)
+		save("containers", id, runtime.Status{State: runtime.Exited, CreatedAt: time.Now(), Params: c})
+		save("sandboxes", id, map[string]any{"id": id, "state": sandbox.NotReady, "createdAt": time.Now(), "params": p})
 	}
-	s := &Server{stats: stats.New(nil), config: Config{
+	s := &Server{stats: stats.New(nil), events: newEventLog(), config: Config{
 		Sandboxes:  sandbox.NewManager(sandbox.Config{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), Network: noNetwork{}}),
 		Containers: runtime.NewManager(runtime.Config{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state")}),
 	}}
