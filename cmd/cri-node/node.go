@@ -185,11 +185,23 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		CRI: n.server, Images: images, Sandboxes: sandboxes, Containers: containers, Changes: peoples,
 		Root: cfg.Root, State: cfg.State, Version: version,
 	})
-	n.server.Register(n.people)
-	n.server.Reconcile(ctx)
+	if err := n.registerPeople(ctx, cfg); err != nil {
+		return nil, err
+	}
 	n.startNRI(ctx)
 	n.serveStreams(ctx, streams)
 	return n, errors.Join(n.startPeople(ctx), n.openAdmin(ctx, cfg.Admin.Address, supervisor))
+}
+
+// registerPeople registers the API for people, and reconciles: what builds have
+// left goes first, before anything asks whose it is.
+func (n *node) registerPeople(ctx context.Context, cfg *config.Config) error {
+	if err := n.people.OpenBuilder(ctx, int64(cfg.Build.CacheSize)); err != nil {
+		return fmt.Errorf("open builder: %w", err)
+	}
+	n.server.Register(n.people)
+	n.server.Reconcile(ctx)
+	return nil
 }
 
 // startPeople goes on with what people's containers need.

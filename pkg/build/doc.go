@@ -4,10 +4,3 @@
 // this package executes the graph: against the image store, and through an
 // Executor for what runs in a container.
 package build
-
-import (
-	_ "github.com/moby/buildkit/frontend/dockerfile/dockerfile2llb" // until the solver is here
-	_ "github.com/moby/patternmatcher"
-	_ "github.com/tonistiigi/fsutil"
-	_ "github.com/tonistiigi/fsutil/copy"
-)

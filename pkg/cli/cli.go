@@ -22,6 +22,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/build"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/containers"
 	"github.com/cri-node/cri-node/pkg/cli/manual"
@@ -55,6 +56,7 @@ func AddCommands(root *cobra.Command) {
 	}
 	add(root, groupContainers, containers.Commands(flags)...)
 	add(root, groupContainers, containers.InspectCommand(flags), containers.GroupCommand(flags), volumes.Command(flags))
+	add(root, groupImages, build.Command(flags))
 	root.AddCommand(manual.Command())
 	root.SetCompletionCommandGroupID(groupNode)
 	root.SetHelpCommandGroupID(groupNode)

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -191,7 +192,7 @@ func (s *Store) Stack(layers []digest.Digest, config ocispec.Image) (id string, 
 	if err := s.refAll(held); err != nil {
 		return "", nil, fmt.Errorf("stack layers: %w", err)
 	}
-	id = digest.FromString(newStackID()).String()
+	id = digest.FromString(rand.Text()).String()
 	img := &Image{ID: id, Config: config, Layers: config.RootFS.DiffIDs}
 	img.UID, img.Username = parseUser(config.Config.User)
 	s.stacks.Store(id, img)
@@ -200,4 +201,18 @@ func (s *Store) Stack(layers []digest.Digest, config ocispec.Image) (id string, 
 			s.unrefAll(held)
 		}
 	}, nil
+}
+
+// RawConfig is the config of an image, given by ID, as it came: with what the
+// specification has no fields for.
+func (s *Store) RawConfig(id string) ([]byte, error) {
+	img, err := s.Resolve(id)
+	if err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(s.blobPath(digest.Digest(img.ID)))
+	if err != nil {
+		return nil, fmt.Errorf("read config of image %s: %w", img.ID, err)
+	}
+	return b, nil
 }

@@ -2,13 +2,12 @@ package image
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"hash"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -17,26 +16,15 @@ import (
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
-// NewLayer is what TakeUpper made of a writable layer.
-type NewLayer struct {
-	DiffID digest.Digest
-	// Bytes and Inodes are what it takes on disk.
-	Bytes, Inodes int64
-	// Empty: nothing was changed, and there is no layer.
-	Empty bool
-}
-
-func newStackID() string { return rand.Text() }
-
 // TakeUpper makes an image layer of what was written into a rootfs, without
 // copying it: its writable layer is an empty one afterwards, whose mount shows
-// nobody anything sensible. Nobody may write to it meanwhile. The layer, and
-// those in below, are held by id as by Hold. Times after clamp, unless that is
-// zero, become clamp.
-func (s *Store) TakeUpper(ctx context.Context, rootfsID, hold string, below []digest.Digest, clamp time.Time) (NewLayer, error) {
+// nobody anything sensible. Nobody may write to it meanwhile. Times after clamp,
+// unless that is zero, become clamp. The caller must Release the layer, which is
+// nil where nothing was changed.
+func (s *Store) TakeUpper(ctx context.Context, rootfsID string, clamp time.Time) (*Layer, error) {
 	upper, done, err := s.useUpper(rootfsID)
 	if err != nil {
-		return NewLayer{}, err
+		return nil, err
 	}
 	defer done()
 	s.mu.Lock()
@@ -45,21 +33,25 @@ func (s *Store) TakeUpper(ctx context.Context, rootfsID, hold string, below []di
 	t := layer.Tidy{Lower: lower, Clamp: clamp}
 	usage, err := t.Run(ctx, upper)
 	if err != nil {
-		return NewLayer{}, fmt.Errorf("take changes of rootfs %s: %w", rootfsID, err)
+		return nil, fmt.Errorf("take changes of rootfs %s: %w", rootfsID, err)
 	}
 	if usage.Inodes <= 1 { // the root
-		return NewLayer{Empty: true}, s.Hold(ctx, hold, below)
+		return nil, nil //nolint:nilnil // there is none
 	}
 	tar := countedHash{Hash: sha256.New()}
 	if err := layer.Export(ctx, upper, &tar); err != nil {
-		return NewLayer{}, fmt.Errorf("take changes of rootfs %s: %w", rootfsID, err)
+		return nil, fmt.Errorf("take changes of rootfs %s: %w", rootfsID, err)
 	}
-	n := NewLayer{DiffID: digest.NewDigest(digest.SHA256, tar.Hash), Bytes: usage.Bytes, Inodes: usage.Inodes}
-	if err := s.adopt(n, upper, tar.n); err != nil {
-		return NewLayer{}, fmt.Errorf("adopt layer %s: %w", n.DiffID, err)
+	diffID := digest.NewDigest(digest.SHA256, tar.Hash)
+	record := newLayerUsage(diffID, applied{Result: layer.Result{Usage: usage}, tarSize: tar.n})
+	if err := s.adopt(record, upper); err != nil {
+		return nil, fmt.Errorf("adopt layer %s: %w", diffID, err)
 	}
-	defer s.unrefAll([]digest.Digest{n.DiffID})
-	return n, s.Hold(ctx, hold, append(below[:len(below):len(below)], n.DiffID))
+	return &Layer{DiffID: diffID, Size: usage.Bytes, release: sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.unrefLayer(diffID, false)
+	})}, nil
 }
 
 // Upper is the directory of a rootfs's writable layer, for a caller who has
@@ -74,12 +66,11 @@ func (s *Store) Upper(rootfsID string) (string, error) {
 }
 
 // adopt moves a directory in as a layer, and takes a reference to it.
-func (s *Store) adopt(n NewLayer, dir string, tarSize int64) error {
+func (s *Store) adopt(record layerUsage, dir string) error {
 	staged, err := os.MkdirTemp(s.path(dirStaging), "")
 	if err != nil {
 		return err
 	}
-	record := newLayerUsage(n.DiffID, applied{Result: layer.Result{Usage: layer.Usage{Bytes: n.Bytes, Inodes: n.Inodes}}, tarSize: tarSize})
 	err = linux.SaveRecord(filepath.Join(staged, layerRecord), record, linux.SurviveProcess)
 	if err == nil {
 		err = os.Rename(dir, filepath.Join(staged, layerDiff))
@@ -94,8 +85,8 @@ func (s *Store) adopt(n NewLayer, dir string, tarSize int64) error {
 	s.commits.Lock()
 	defer s.commits.Unlock()
 	s.mu.Lock()
-	s.refLayer(n.DiffID)
-	l := s.layers[n.DiffID]
+	s.refLayer(record.DiffID)
+	l := s.layers[record.DiffID]
 	state := l.state
 	if state == layerAbsent {
 		l.state, l.dir = layerStaged, staged
@@ -108,12 +99,14 @@ func (s *Store) adopt(n NewLayer, dir string, tarSize int64) error {
 	if state == layerCommitted {
 		return nil
 	}
-	if err := s.commitLayer(n.DiffID); err != nil {
-		return errors.Join(err, s.forget(n.DiffID))
-	}
+	err = s.commitLayer(record.DiffID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.layers[n.DiffID].unsynced = true
+	if err != nil {
+		s.unrefLayer(record.DiffID, false)
+		return err
+	}
+	l.unsynced = true
 	return nil
 }
 
@@ -126,9 +119,4 @@ type countedHash struct {
 func (c *countedHash) Write(p []byte) (int, error) {
 	c.n += int64(len(p))
 	return c.Hash.Write(p)
-}
-
-func (s *Store) forget(d digest.Digest) error {
-	s.unrefAll([]digest.Digest{d})
-	return nil
 }

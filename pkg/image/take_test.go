@@ -11,7 +11,7 @@ import (
 )
 
 // makeLayer makes a layer through a rootfs on others.
-func makeLayer(t *testing.T, s *Store, hold string, below []digest.Digest, clamp time.Time, change func(dir string)) NewLayer {
+func makeLayer(t *testing.T, s *Store, hold string, below []digest.Digest, clamp time.Time, change func(dir string)) digest.Digest {
 	t.Helper()
 	id, release, err := s.Stack(below, ocispec.Image{})
 	if err != nil {
@@ -26,8 +26,17 @@ func makeLayer(t *testing.T, s *Store, hold string, below []digest.Digest, clamp
 		t.Fatal(err)
 	}
 	change(target)
-	n, err := s.TakeUpper(t.Context(), rootfs, hold, below, clamp)
+	n, err := s.TakeUpper(t.Context(), rootfs, clamp)
 	if err != nil {
+		t.Fatal(err)
+	}
+	var made digest.Digest
+	if n != nil {
+		made = n.DiffID
+		defer n.Release()
+		below = append(below[:len(below):len(below)], n.DiffID)
+	}
+	if err := s.Hold(t.Context(), hold, below); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.UnmountRootfs(t.Context(), rootfs, target); err != nil {
@@ -36,7 +45,7 @@ func makeLayer(t *testing.T, s *Store, hold string, below []digest.Digest, clamp
 	if err := s.RemoveRootfs(t.Context(), rootfs); err != nil {
 		t.Fatal(err)
 	}
-	return n
+	return made
 }
 
 func TestTakeUpper(t *testing.T) {
@@ -62,17 +71,17 @@ func TestTakeUpper(t *testing.T) {
 	clamp := time.Unix(1, 0)
 	one := makeLayer(t, s, "one", nil, clamp, write("app/a", "1"))
 	again := makeLayer(t, s, "again", nil, clamp, write("app/a", "1"))
-	if one.DiffID != again.DiffID || one.Empty {
+	if one != again || one == "" {
 		t.Errorf("two layers with one content: %v and %v", one, again)
 	}
-	two := makeLayer(t, s, "two", []digest.Digest{one.DiffID}, clamp, write("app/b", "2"))
-	empty := makeLayer(t, s, "empty", []digest.Digest{one.DiffID, two.DiffID}, clamp, func(string) {})
-	if !empty.Empty {
+	two := makeLayer(t, s, "two", []digest.Digest{one}, clamp, write("app/b", "2"))
+	empty := makeLayer(t, s, "empty", []digest.Digest{one, two}, clamp, func(string) {})
+	if empty != "" {
 		t.Errorf("a layer without a change is %v", empty)
 	}
 	// A layer made on nothing goes on top of others: it must hide nothing.
 	other := makeLayer(t, s, "other", nil, clamp, write("app/c", "3"))
-	makeLayer(t, s, "stack", []digest.Digest{one.DiffID, two.DiffID, other.DiffID}, clamp, func(dir string) {
+	makeLayer(t, s, "stack", []digest.Digest{one, two, other}, clamp, func(dir string) {
 		for _, name := range []string{"a", "b", "c"} {
 			if _, err := os.Stat(filepath.Join(dir, "app", name)); err != nil {
 				t.Error(err)
@@ -94,10 +103,10 @@ func TestTakeUpper(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if _, _, err := s.Stack([]digest.Digest{other.DiffID}, ocispec.Image{}); err == nil {
+	if _, _, err := s.Stack([]digest.Digest{other}, ocispec.Image{}); err == nil {
 		t.Error("a layer without a hold is still there")
 	}
-	id, release, err := s.Stack([]digest.Digest{two.DiffID}, ocispec.Image{})
+	id, release, err := s.Stack([]digest.Digest{two}, ocispec.Image{})
 	if err != nil {
 		t.Fatal(err)
 	}

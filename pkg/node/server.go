@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"k8s.io/klog/v2"
 
+	"github.com/cri-node/cri-node/pkg/build"
 	"github.com/cri-node/cri-node/pkg/cri"
 	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/image"
@@ -77,6 +78,7 @@ type (
 	builder struct {
 		nodev1.UnimplementedBuilderServer
 		*Server
+		builds *build.Builder
 	}
 	system struct {
 		nodev1.UnimplementedSystemServer

@@ -141,7 +141,7 @@ func directions() []direction {
 		// The command line sees the daemon through its socket alone.
 		{dir: "pkg/cli", deny: own("pkg"), allow: own("pkg/cli", "pkg/node/nodev1")},
 		// What builds run in is given to the builder.
-		{dir: "pkg/build", deny: own("pkg/cri", "pkg/node", "pkg/sandbox", "pkg/runtime")},
+		{dir: "pkg/build", deny: own("pkg/cri", "pkg/node", "pkg/sandbox", "pkg/runtime"), allow: leaf},
 		{dir: "pkg/node", deny: own("pkg/cli")},
 		{dir: "pkg/cri", deny: own("pkg/node", "pkg/cli", "pkg/build")},
 		{dir: "pkg/guard", only: []string{"github.com/containerd/errdefs", "k8s.io/klog"}},

@@ -27,6 +27,7 @@ type Config struct {
 
 	Tracing    Tracing    `toml:"tracing"`
 	Checkpoint Checkpoint `toml:"checkpoint"`
+	Build      Build      `toml:"build"`
 
 	// origins tells who set a key last, by its dotted name. A key that is
 	// not in it has its default.
@@ -122,6 +123,11 @@ type Streaming struct {
 	TLSCertFile     string `toml:"tls_cert_file"`
 	TLSKeyFile      string `toml:"tls_key_file"`
 	TLSClientCAFile string `toml:"tls_client_ca_file"`
+}
+
+// Build is the section about builds of images.
+type Build struct {
+	CacheSize Size `toml:"cache_size"`
 }
 
 // Checkpoint is the section about checkpoints of containers.

@@ -36,6 +36,7 @@ func (c *Config) Validate() error {
 	v.streaming(c.Streaming)
 	v.nri(c.NRI)
 	v.tracing(c.Tracing)
+	v.require(c.Build.CacheSize > 0, "build.cache_size", "is %s, want more than 0", c.Build.CacheSize)
 	v.require(c.Checkpoint.KeyFile == "" || filepath.IsAbs(c.Checkpoint.KeyFile), "checkpoint.key_file", "is %q, want an absolute path", c.Checkpoint.KeyFile)
 	v.check("admin.address", adminAddress(c.Admin.Address))
 	return errors.Join(v.errs...)

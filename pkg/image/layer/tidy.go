@@ -65,12 +65,72 @@ func (t *Tidy) Run(ctx context.Context, dir string) (Usage, error) {
 		return t.clamp(path, &st)
 	})
 	for i := len(dirs) - 1; i >= 0 && err == nil; i-- {
-		var st unix.Stat_t
-		if err = unix.Lstat(dirs[i], &st); err == nil {
-			err = t.clamp(dirs[i], &st)
+		var gone bool
+		if gone, err = t.leave(dir, dirs[i]); gone {
+			usage.Inodes--
 		}
 	}
 	return usage, err
+}
+
+// leave finishes a directory after all that is in it. One that was copied up and
+// then not changed goes: runtimes make mount points, and take them away again.
+func (t *Tidy) leave(root, path string) (gone bool, err error) {
+	var st, parent unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return false, &os.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	name, err := filepath.Rel(root, path)
+	if err != nil {
+		return false, err
+	}
+	if name == "." || !t.unchanged(path, name, &st) {
+		return false, t.clamp(path, &st)
+	}
+	if err := unix.Lstat(filepath.Dir(path), &parent); err != nil {
+		return false, &os.PathError{Op: "lstat", Path: filepath.Dir(path), Err: err}
+	}
+	if err := unix.Rmdir(path); err != nil {
+		return false, t.clamp(path, &st) // there is something in it
+	}
+	return true, setTime(filepath.Dir(path), time.Unix(parent.Mtim.Unix()))
+}
+
+// unchanged reports whether the highest layer below that has a directory of this
+// name has it as it is.
+func (t *Tidy) unchanged(path, name string, st *unix.Stat_t) bool {
+	if !onlyOverlay(path) {
+		return false
+	}
+	for _, layer := range t.Lower {
+		found, hidden := lookBelow(layer, name)
+		if hidden {
+			return false
+		}
+		if !found {
+			continue
+		}
+		var was unix.Stat_t
+		err := unix.Lstat(filepath.Join(layer, name), &was)
+		return err == nil && was.Mode == st.Mode && was.Uid == st.Uid && was.Gid == st.Gid && was.Mtim == st.Mtim
+	}
+	return false
+}
+
+// onlyOverlay reports whether all attributes are overlayfs's own, and none says
+// that the directory hides something.
+func onlyOverlay(path string) bool {
+	buf := make([]byte, 64<<10)
+	n, err := unix.Llistxattr(path, buf)
+	if err != nil {
+		return false
+	}
+	for _, name := range strings.FieldsFunc(string(buf[:n]), func(r rune) bool { return r == 0 }) {
+		if !strings.HasPrefix(name, "trusted.overlay.") || name == xattrOpaque {
+			return false
+		}
+	}
+	return true
 }
 
 // check looks at what overlayfs has noted on a file or directory.
@@ -130,7 +190,11 @@ func (t *Tidy) clamp(path string, st *unix.Stat_t) error {
 	if t.Clamp.IsZero() || !time.Unix(st.Mtim.Unix()).After(t.Clamp) {
 		return nil
 	}
-	ts := []unix.Timespec{unix.NsecToTimespec(t.Clamp.UnixNano()), unix.NsecToTimespec(t.Clamp.UnixNano())}
+	return setTime(path, t.Clamp)
+}
+
+func setTime(path string, to time.Time) error {
+	ts := []unix.Timespec{unix.NsecToTimespec(to.UnixNano()), unix.NsecToTimespec(to.UnixNano())}
 	if err := unix.UtimesNanoAt(unix.AT_FDCWD, path, ts, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return &os.PathError{Op: "set time of", Path: path, Err: err}
 	}

@@ -29,6 +29,9 @@ type BuildRequest struct {
 	// context is the context as a tar, less what .dockerignore names.
 	Context     []byte `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`
 	ContextDone bool   `protobuf:"varint,3,opt,name=context_done,json=contextDone,proto3" json:"context_done,omitempty"`
+	// context_name says which context this is a part of, one after the other; empty
+	// is that of the build.
+	ContextName string `protobuf:"bytes,5,opt,name=context_name,json=contextName,proto3" json:"context_name,omitempty"`
 	// agent carries bytes of a connection to the client's SSH agent.
 	Agent         *AgentData `protobuf:"bytes,4,opt,name=agent,proto3" json:"agent,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -86,6 +89,13 @@ func (x *BuildRequest) GetContextDone() bool {
 	return false
 }
 
+func (x *BuildRequest) GetContextName() string {
+	if x != nil {
+		return x.ContextName
+	}
+	return ""
+}
+
 func (x *BuildRequest) GetAgent() *AgentData {
 	if x != nil {
 		return x.Agent
@@ -122,7 +132,12 @@ type BuildOpen struct {
 	// auths by registry host, for base images.
 	Auths map[string]*v1.AuthConfig `protobuf:"bytes,19,rep,name=auths,proto3" json:"auths,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// context_url is a git or http address of the context instead of a tar.
-	ContextUrl    string `protobuf:"bytes,20,opt,name=context_url,json=contextUrl,proto3" json:"context_url,omitempty"`
+	ContextUrl string `protobuf:"bytes,20,opt,name=context_url,json=contextUrl,proto3" json:"context_url,omitempty"`
+	// dockerignore goes with this Dockerfile, instead of .dockerignore of the
+	// context.
+	Dockerignore []byte `protobuf:"bytes,21,opt,name=dockerignore,proto3" json:"dockerignore,omitempty"`
+	// allow lists entitlements: network.host, security.insecure.
+	Allow         []string `protobuf:"bytes,22,rep,name=allow,proto3" json:"allow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -297,11 +312,27 @@ func (x *BuildOpen) GetContextUrl() string {
 	return ""
 }
 
+func (x *BuildOpen) GetDockerignore() []byte {
+	if x != nil {
+		return x.Dockerignore
+	}
+	return nil
+}
+
+func (x *BuildOpen) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
 type AgentData struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Connection    uint32                 `protobuf:"varint,1,opt,name=connection,proto3" json:"connection,omitempty"`
-	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
-	Closed        bool                   `protobuf:"varint,3,opt,name=closed,proto3" json:"closed,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Connection uint32                 `protobuf:"varint,1,opt,name=connection,proto3" json:"connection,omitempty"`
+	Data       []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	Closed     bool                   `protobuf:"varint,3,opt,name=closed,proto3" json:"closed,omitempty"`
+	// id of the agent, in the first message of a connection.
+	Agent         string `protobuf:"bytes,4,opt,name=agent,proto3" json:"agent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -355,6 +386,13 @@ func (x *AgentData) GetClosed() bool {
 		return x.Closed
 	}
 	return false
+}
+
+func (x *AgentData) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
 }
 
 type BuildResponse struct {
@@ -885,12 +923,13 @@ var File_pkg_node_nodev1_builder_proto protoreflect.FileDescriptor
 
 const file_pkg_node_nodev1_builder_proto_rawDesc = "" +
 	"\n" +
-	"\x1dpkg/node/nodev1/builder.proto\x12\x0fcrinode.node.v1\x1a pkg/node/nodev1/containers.proto\x1a8staging/src/k8s.io/cri-api/pkg/apis/runtime/v1/api.proto\"\xad\x01\n" +
+	"\x1dpkg/node/nodev1/builder.proto\x12\x0fcrinode.node.v1\x1a pkg/node/nodev1/containers.proto\x1a8staging/src/k8s.io/cri-api/pkg/apis/runtime/v1/api.proto\"\xd0\x01\n" +
 	"\fBuildRequest\x12.\n" +
 	"\x04open\x18\x01 \x01(\v2\x1a.crinode.node.v1.BuildOpenR\x04open\x12\x18\n" +
 	"\acontext\x18\x02 \x01(\fR\acontext\x12!\n" +
-	"\fcontext_done\x18\x03 \x01(\bR\vcontextDone\x120\n" +
-	"\x05agent\x18\x04 \x01(\v2\x1a.crinode.node.v1.AgentDataR\x05agent\"\xb7\n" +
+	"\fcontext_done\x18\x03 \x01(\bR\vcontextDone\x12!\n" +
+	"\fcontext_name\x18\x05 \x01(\tR\vcontextName\x120\n" +
+	"\x05agent\x18\x04 \x01(\v2\x1a.crinode.node.v1.AgentDataR\x05agent\"\xf1\n" +
 	"\n" +
 	"\tBuildOpen\x12\x1e\n" +
 	"\n" +
@@ -918,7 +957,9 @@ const file_pkg_node_nodev1_builder_proto_rawDesc = "" +
 	"\bcontexts\x18\x12 \x03(\v2(.crinode.node.v1.BuildOpen.ContextsEntryR\bcontexts\x12;\n" +
 	"\x05auths\x18\x13 \x03(\v2%.crinode.node.v1.BuildOpen.AuthsEntryR\x05auths\x12\x1f\n" +
 	"\vcontext_url\x18\x14 \x01(\tR\n" +
-	"contextUrl\x1a<\n" +
+	"contextUrl\x12\"\n" +
+	"\fdockerignore\x18\x15 \x01(\fR\fdockerignore\x12\x14\n" +
+	"\x05allow\x18\x16 \x03(\tR\x05allow\x1a<\n" +
 	"\x0eBuildArgsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
@@ -942,13 +983,14 @@ const file_pkg_node_nodev1_builder_proto_rawDesc = "" +
 	"attributes\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"W\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"m\n" +
 	"\tAgentData\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\rR\n" +
 	"connection\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x16\n" +
-	"\x06closed\x18\x03 \x01(\bR\x06closed\"\xae\x03\n" +
+	"\x06closed\x18\x03 \x01(\bR\x06closed\x12\x14\n" +
+	"\x05agent\x18\x04 \x01(\tR\x05agent\"\xae\x03\n" +
 	"\rBuildResponse\x12+\n" +
 	"\x05steps\x18\x01 \x03(\v2\x15.crinode.node.v1.StepR\x05steps\x12,\n" +
 	"\x04logs\x18\x02 \x03(\v2\x18.crinode.node.v1.StepLogR\x04logs\x129\n" +
