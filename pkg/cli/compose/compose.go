@@ -1,0 +1,202 @@
+package compose
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/spf13/cobra"
+
+	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/node/nodev1"
+)
+
+// Tools are verbs of others that compose needs.
+type Tools struct {
+	// Build is `build` with these arguments.
+	Build func(cmd *cobra.Command, args []string) error
+	// Pull pulls an image and shows how it goes.
+	Pull func(cmd *cobra.Command, n *client.Node, image, platform string) error
+}
+
+// command is `compose`.
+type command struct {
+	flags  *client.Flags
+	tools  Tools
+	source source
+}
+
+// Command is `compose` with all its verbs.
+func Command(flags *client.Flags, tools Tools) *cobra.Command {
+	c := &command{flags: flags, tools: tools}
+	cmd := &cobra.Command{
+		Use:   "compose",
+		Short: "Run the containers of a Compose file together",
+		Example: "  cri-node compose up -d\n" +
+			"  cri-node compose ps\n" +
+			"  cri-node compose logs -f web\n" +
+			"  cri-node compose down",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.source.addFlags(cmd.PersistentFlags())
+	cmd.AddCommand(c.up(), c.down(), c.ps(), c.logs(), c.exec(), c.build(), c.pull(), c.config(),
+		c.stopVerb(), c.startVerb(), c.restartVerb(), c.killVerb(), c.rm())
+	return cmd
+}
+
+// run gives work the daemon.
+func (c *command) run(cmd *cobra.Command, work func(n *client.Node) error) error {
+	n, err := c.flags.Open()
+	if err != nil {
+		return err
+	}
+	defer n.Close() //nolint:errcheck // nothing is lost with it
+	var exit *client.ExitError
+	if err := work(n); err == nil || errors.As(err, &exit) {
+		return err
+	} else {
+		return c.flags.Explain(err)
+	}
+}
+
+// images makes the images of all services present and returns their ids.
+func (c *command) images(ctx context.Context, n *client.Node, p *types.Project, o upOptions) (map[string]string, error) {
+	ids := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
+		s := p.Services[name]
+		id, err := c.image(ctx, n, p, &s, o)
+		if err != nil {
+			return nil, fmt.Errorf("service %s: %w", name, err)
+		}
+		ids[name] = id
+	}
+	return ids, nil
+}
+
+// image makes the image of one service present: it is built where it has to be,
+// and else pulled as the pull policy says.
+func (c *command) image(ctx context.Context, n *client.Node, p *types.Project, s *types.ServiceConfig, o upOptions) (string, error) {
+	image := imageOf(p, s)
+	id, err := imageID(ctx, n, image)
+	if err != nil {
+		return "", err
+	}
+	policy := s.PullPolicy
+	if o.pull != "" {
+		policy = o.pull
+	}
+	cmd := &cobra.Command{}
+	cmd.SetContext(ctx)
+	switch {
+	case s.Build != nil && (o.build || policy == "build" || id == "" && !o.noBuild):
+		err = c.buildImage(cmd, p, s, nil)
+	case s.Build != nil && id == "":
+		return "", fmt.Errorf("image %s is not built, and --no-build was given", image)
+	case s.Build == nil && (policy == "always" || id == "" && policy != "never"):
+		err = c.tools.Pull(cmd, n, image, s.Platform)
+	case id == "":
+		return "", fmt.Errorf("image %s is not present, and it is not to be pulled", image)
+	default:
+		return id, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return imageID(ctx, n, image)
+}
+
+// imageID is empty for an image that is not present.
+func imageID(ctx context.Context, n *client.Node, image string) (string, error) {
+	answer, err := n.Images.Inspect(ctx, &nodev1.InspectImageRequest{Image: image})
+	switch {
+	case gone(err):
+		return "", nil
+	case err != nil:
+		return "", err
+	}
+	var known struct {
+		ID string `json:"Id"`
+	}
+	if err := json.Unmarshal(answer.GetJson(), &known); err != nil {
+		return "", fmt.Errorf("read the description of image %s: %w", image, err)
+	}
+	return known.ID, nil
+}
+
+// buildImage builds the image of a service.
+func (c *command) buildImage(cmd *cobra.Command, p *types.Project, s *types.ServiceConfig, more []string) error {
+	b := s.Build
+	if b.DockerfileInline != "" {
+		return errors.New("build.dockerfile_inline is not supported: write it to a file")
+	}
+	args := []string{"--tag", imageOf(p, s)}
+	add := func(flag string, values ...string) {
+		for _, v := range values {
+			args = append(args, flag, v)
+		}
+	}
+	add("--tag", b.Tags...)
+	if b.Dockerfile != "" {
+		dockerfile := b.Dockerfile
+		if !strings.HasPrefix(dockerfile, "/") {
+			dockerfile = b.Context + "/" + dockerfile
+		}
+		add("--file", dockerfile)
+	}
+	add("--build-arg", equals(b.Args)...)
+	add("--label", pairs(b.Labels)...)
+	add("--build-context", pairs(b.AdditionalContexts)...)
+	add("--add-host", b.ExtraHosts.AsList(":")...)
+	add("--platform", b.Platforms...)
+	for _, secret := range b.Secrets {
+		from := p.Secrets[secret.Source]
+		switch id := secret.Source; {
+		case from.File != "":
+			add("--secret", "id="+id+",src="+from.File)
+		case from.Environment != "":
+			add("--secret", "id="+id+",env="+from.Environment)
+		}
+	}
+	for flag, value := range map[string]string{"--target": b.Target, "--network": b.Network, "--shm-size": size(b.ShmSize)} {
+		if value != "" {
+			add(flag, value)
+		}
+	}
+	if b.NoCache {
+		args = append(args, "--no-cache")
+	}
+	if b.Pull {
+		args = append(args, "--pull")
+	}
+	args = append(append(args, more...), b.Context)
+	return c.tools.Build(cmd, args)
+}
+
+// verb is a command for the containers of some services, or of all.
+func (c *command) verb(use, short string, addFlags func(cmd *cobra.Command), work func(cmd *cobra.Command, n *client.Node, p *types.Project) error) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use + " [SERVICE...]", Short: short,
+		RunE: func(cmd *cobra.Command, services []string) error {
+			return c.run(cmd, func(n *client.Node) error {
+				p, err := c.source.load(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if p, err = selected(p, services, true); err != nil {
+					return err
+				}
+				return work(cmd, n, p)
+			})
+		},
+	}
+	if addFlags != nil {
+		addFlags(cmd)
+	}
+	return cmd
+}

@@ -1,0 +1,246 @@
+package compose
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"sync"
+
+	"github.com/compose-spec/compose-go/v2/types"
+
+	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/cli/containers"
+	"github.com/cri-node/cri-node/pkg/node/nodev1"
+)
+
+// Recreate says which containers are replaced.
+const (
+	recreateDiverged = iota // those that are not what the file says
+	recreateAlways
+	recreateNever
+)
+
+// convergence brings the containers of a project to what its file says.
+type convergence struct {
+	node     *client.Node
+	project  *types.Project
+	report   *report
+	recreate int
+	// start is false for containers that are only made.
+	start bool
+	// timeout of stops in seconds; nil is the containers' own.
+	timeout *int64
+	// images are the ids of the services' images.
+	images map[string]string
+}
+
+// report tells what is done, a line each.
+type report struct {
+	mu sync.Mutex
+	to io.Writer
+}
+
+func (r *report) line(kind, name, what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// Whoever does not read this has not asked for it.
+	_, _ = fmt.Fprintf(r.to, " %s %s  %s\n", kind, name, what)
+}
+
+// service converges one service, whose dependencies have been.
+func (c *convergence) service(ctx context.Context, s *types.ServiceConfig) error {
+	if s.ContainerName != "" && s.GetScale() > 1 {
+		return fmt.Errorf("service %s: container_name allows one container, not %d", s.Name, s.GetScale())
+	}
+	want, err := hash(s, c.images[s.Name])
+	if err != nil {
+		return err
+	}
+	if c.start {
+		if err := await(ctx, c.node, c.project, s); err != nil {
+			return err
+		}
+	}
+	found, err := list(ctx, c.node, c.project.Name)
+	if err != nil {
+		return err
+	}
+	var keep []*nodev1.Container
+	taken := map[int]bool{}
+	for _, old := range found[s.Name] {
+		n := number(old)
+		switch {
+		case len(taken) == s.GetScale() || n == 0 || taken[n]:
+			if err := c.remove(ctx, old); err != nil {
+				return err
+			}
+			continue
+		case c.recreate == recreateAlways, c.recreate == recreateDiverged && old.GetLabels()[labelHash] != want:
+			if err := c.replace(ctx, s, old, want); err != nil {
+				return err
+			}
+		default:
+			keep = append(keep, old)
+		}
+		taken[n] = true
+	}
+	for n := 1; len(taken) < s.GetScale(); n++ {
+		if taken[n] {
+			continue
+		}
+		if err := c.make(ctx, s, n, want); err != nil {
+			return err
+		}
+		taken[n] = true
+	}
+	for _, old := range keep {
+		if err := c.startKept(ctx, old); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startKept starts a container that stays, if it does not run.
+func (c *convergence) startKept(ctx context.Context, old *nodev1.Container) error {
+	if !c.start || running(old) || old.GetState() == "restarting" {
+		c.report.line("Container", old.GetName(), "Running")
+		return nil
+	}
+	if _, err := c.node.Containers.Start(ctx, &nodev1.StartRequest{Container: old.GetId()}); err != nil {
+		return fmt.Errorf("start %s: %w", old.GetName(), err)
+	}
+	c.report.line("Container", old.GetName(), "Started")
+	return nil
+}
+
+// replace makes a container anew under its name. Volumes stay: named ones are
+// mounted again.
+func (c *convergence) replace(ctx context.Context, s *types.ServiceConfig, old *nodev1.Container, want string) error {
+	c.report.line("Container", old.GetName(), "Recreate")
+	if err := stop(ctx, c.node, old, c.timeout); err != nil {
+		return err
+	}
+	if _, err := c.node.Containers.Remove(ctx, &nodev1.RemoveRequest{Container: old.GetId(), Force: true}); err != nil {
+		return fmt.Errorf("remove %s: %w", old.GetName(), err)
+	}
+	return c.make(ctx, s, number(old), want)
+}
+
+// make makes container number n of a service, and starts it.
+func (c *convergence) make(ctx context.Context, s *types.ServiceConfig, n int, want string) (err error) {
+	ports := &containers.Ports{}
+	defer ports.Close()
+	r, err := request(c.project, s, containers.ThisMachine(ports), func(service string) (string, error) {
+		return c.first(ctx, service)
+	})
+	if err != nil {
+		return err
+	}
+	r.Name = containerName(c.project, s, n)
+	if r.Container.Labels == nil {
+		r.Container.Labels = map[string]string{}
+	}
+	maps.Copy(r.Container.Labels, labels(c.project, s, n, want))
+	files, err := files(c.project, s)
+	if err != nil {
+		return fmt.Errorf("service %s: %w", s.Name, err)
+	}
+	ports.Close() // the container's now
+	made, err := c.node.Containers.Create(ctx, r)
+	if err != nil {
+		return fmt.Errorf("create %s: %w", r.GetName(), err)
+	}
+	for _, warning := range made.GetWarnings() {
+		c.report.line("Container", made.GetName(), "Warning: "+warning)
+	}
+	c.report.line("Container", made.GetName(), "Created")
+	if err := copyFiles(ctx, c.node, made.GetId(), files); err != nil {
+		return fmt.Errorf("copy secrets and configs to %s: %w", made.GetName(), err)
+	}
+	if !c.start {
+		return nil
+	}
+	if _, err := c.node.Containers.Start(ctx, &nodev1.StartRequest{Container: made.GetId()}); err != nil {
+		return fmt.Errorf("start %s: %w", made.GetName(), err)
+	}
+	c.report.line("Container", made.GetName(), "Started")
+	return c.hooks(ctx, s, made.GetId())
+}
+
+// first is the first container of another service.
+func (c *convergence) first(ctx context.Context, service string) (string, error) {
+	found, err := list(ctx, c.node, c.project.Name)
+	if err != nil {
+		return "", err
+	}
+	if len(found[service]) == 0 {
+		return "", fmt.Errorf("service %s has no container", service)
+	}
+	return found[service][0].GetId(), nil
+}
+
+// hooks runs post_start in a new container.
+func (c *convergence) hooks(ctx context.Context, s *types.ServiceConfig, id string) error {
+	for i, h := range s.PostStart {
+		open := &nodev1.ExecOpen{
+			Container: id, Command: h.Command, Env: equals(h.Environment), Workdir: h.WorkingDir, User: h.User, Privileged: h.Privileged,
+		}
+		exit, err := execute(ctx, c.node, open)
+		if err != nil {
+			return fmt.Errorf("service %s: post_start[%d]: %w", s.Name, i, err)
+		}
+		if exit.GetCode() != 0 {
+			return fmt.Errorf("service %s: post_start[%d] exited with code %d %s", s.Name, i, exit.GetCode(), exit.GetError())
+		}
+	}
+	return nil
+}
+
+// execute runs a command in a container and drops what it prints.
+func execute(ctx context.Context, n *client.Node, open *nodev1.ExecOpen) (*nodev1.Exit, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := n.Containers.Exec(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := stream.Send(&nodev1.ExecRequest{Open: open}); err != nil {
+		return nil, err
+	}
+	for {
+		answer, err := stream.Recv()
+		if err != nil {
+			return nil, err
+		}
+		if answer.GetExit() != nil {
+			return answer.GetExit(), nil
+		}
+	}
+}
+
+func (c *convergence) remove(ctx context.Context, old *nodev1.Container) error {
+	return remove(ctx, c.node, c.report, old, c.timeout, false)
+}
+
+// stop stops a container if it runs.
+func stop(ctx context.Context, n *client.Node, c *nodev1.Container, timeout *int64) error {
+	if _, err := n.Containers.Stop(ctx, &nodev1.StopRequest{Container: c.GetId(), Timeout: timeout}); err != nil && !gone(err) {
+		return fmt.Errorf("stop %s: %w", c.GetName(), err)
+	}
+	return nil
+}
+
+// remove stops and removes a container, with its anonymous volumes where volumes
+// is set.
+func remove(ctx context.Context, n *client.Node, r *report, c *nodev1.Container, timeout *int64, volumes bool) error {
+	if err := stop(ctx, n, c, timeout); err != nil {
+		return err
+	}
+	if _, err := n.Containers.Remove(ctx, &nodev1.RemoveRequest{Container: c.GetId(), Force: true, Volumes: volumes}); err != nil && !gone(err) {
+		return fmt.Errorf("remove %s: %w", c.GetName(), err)
+	}
+	r.line("Container", c.GetName(), "Removed")
+	return nil
+}
