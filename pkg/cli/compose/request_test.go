@@ -107,7 +107,7 @@ func TestRequest(t *testing.T) {
 			res := r.GetContainer().GetLinux().GetResources()
 			return r.GetRestart().GetName() == "always" && res.GetMemoryLimitInBytes() == 64<<20 && res.GetCpuQuota() == res.GetCpuPeriod()/2
 		}},
-		"health": {"healthcheck: {test: [CMD, "true"], interval: 2s, retries: 4}", func(r *nodev1.CreateRequest) bool {
+		"health": {"healthcheck: {test: [CMD, 'true'], interval: 2s, retries: 4}", func(r *nodev1.CreateRequest) bool {
 			h := r.GetHealthcheck()
 			return slices.Equal(h.GetTest(), []string{"CMD", "true"}) && h.GetInterval() == 2e9 && h.GetRetries() == 4
 		}},
