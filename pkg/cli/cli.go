@@ -24,6 +24,7 @@ import (
 
 	"github.com/cri-node/cri-node/pkg/cli/build"
 	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/cli/compose"
 	"github.com/cri-node/cri-node/pkg/cli/containers"
 	"github.com/cri-node/cri-node/pkg/cli/manual"
 	"github.com/cri-node/cri-node/pkg/cli/volumes"
@@ -57,6 +58,7 @@ func AddCommands(root *cobra.Command) {
 	add(root, groupContainers, containers.Commands(flags)...)
 	add(root, groupContainers, containers.InspectCommand(flags), containers.GroupCommand(flags), volumes.Command(flags))
 	add(root, groupImages, build.Command(flags))
+	add(root, groupSeveral, compose.Command(flags, compose.Tools{Build: buildVerb(flags), Pull: pullImage}))
 	root.AddCommand(manual.Command())
 	root.SetCompletionCommandGroupID(groupNode)
 	root.SetHelpCommandGroupID(groupNode)

@@ -181,7 +181,7 @@ func (c *command) buildImage(cmd *cobra.Command, p *types.Project, s *types.Serv
 // verb is a command for the containers of some services, or of all.
 func (c *command) verb(use, short string, addFlags func(cmd *cobra.Command), work func(cmd *cobra.Command, n *client.Node, p *types.Project) error) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: use + " [SERVICE...]", Short: short,
+		Use: use + " [SERVICE...]", Short: short, Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, services []string) error {
 			return c.run(cmd, func(n *client.Node) error {
 				p, err := c.source.load(cmd.Context())

@@ -40,6 +40,7 @@ func (c *command) up() *cobra.Command {
 		Example: "  cri-node compose up -d            # in the background\n" +
 			"  cri-node compose up --build web   # build its image first\n" +
 			"  cri-node compose up -d --scale worker=3",
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, services []string) error {
 			return c.run(cmd, func(n *client.Node) error {
 				return c.runUp(cmd, n, services, o, stopTimeout(cmd, o.timeout))
