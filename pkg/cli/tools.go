@@ -1,0 +1,44 @@
+package cli
+
+import (
+	"errors"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cri-node/cri-node/pkg/cli/build"
+	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/node/nodev1"
+)
+
+// buildVerb is `build` for other verbs.
+func buildVerb(flags *client.Flags) func(parent *cobra.Command, args []string) error {
+	return func(parent *cobra.Command, args []string) error {
+		cmd := build.Command(flags)
+		cmd.SetArgs(args)
+		cmd.SetOut(parent.OutOrStdout())
+		cmd.SetErr(parent.ErrOrStderr())
+		cmd.SilenceErrors = true
+		return cmd.ExecuteContext(parent.Context())
+	}
+}
+
+// pullImage is `pull` for other verbs.
+func pullImage(cmd *cobra.Command, n *client.Node, image, platform string) error {
+	stream, err := n.Images.Pull(cmd.Context(), &nodev1.PullRequest{Image: image, Platform: platform})
+	if err != nil {
+		return err
+	}
+	for {
+		p, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if p.GetMessage() != "" {
+			cmd.PrintErrln(p.GetMessage())
+		}
+	}
+}
