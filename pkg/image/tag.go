@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -81,4 +82,32 @@ func (s *Store) Untag(ctx context.Context, ref string) ([]string, error) {
 		})
 	})
 	return taken, err
+}
+
+// DigestOf is the digest that the repository of a name was last known to have
+// for the image of that name; empty for none.
+func (s *Store) DigestOf(ref string) string {
+	named, err := ParseReference(ref)
+	if err != nil {
+		return ""
+	}
+	if d, ok := named.(reference.Digested); ok {
+		return d.Digest().String()
+	}
+	img := s.view.Load().byName[named.String()]
+	if img == nil {
+		return ""
+	}
+	st := s.imageByID(digest.Digest(img.ID))
+	if st == nil {
+		return ""
+	}
+	var last name
+	for _, n := range st.record.Names {
+		if strings.HasPrefix(n.Ref, named.Name()+"@") && n.Sequence >= last.Sequence {
+			last = n
+		}
+	}
+	_, text, _ := strings.Cut(last.Ref, "@")
+	return text
 }

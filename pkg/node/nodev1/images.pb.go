@@ -92,10 +92,16 @@ func (x *PullRequest) GetAllTags() bool {
 }
 
 type PushRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
-	Auth          *v1.AuthConfig         `protobuf:"bytes,2,opt,name=auth,proto3" json:"auth,omitempty"`
-	AllTags       bool                   `protobuf:"varint,3,opt,name=all_tags,json=allTags,proto3" json:"all_tags,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Image   string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	Auth    *v1.AuthConfig         `protobuf:"bytes,2,opt,name=auth,proto3" json:"auth,omitempty"`
+	AllTags bool                   `protobuf:"varint,3,opt,name=all_tags,json=allTags,proto3" json:"all_tags,omitempty"`
+	// auths by registry host, for layers that have to be fetched from where they
+	// came.
+	Auths map[string]*v1.AuthConfig `protobuf:"bytes,4,rep,name=auths,proto3" json:"auths,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// recompress makes new blobs of layers whose own cannot be had: the image then
+	// gets another digest.
+	Recompress    bool `protobuf:"varint,5,opt,name=recompress,proto3" json:"recompress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -147,6 +153,20 @@ func (x *PushRequest) GetAuth() *v1.AuthConfig {
 func (x *PushRequest) GetAllTags() bool {
 	if x != nil {
 		return x.AllTags
+	}
+	return false
+}
+
+func (x *PushRequest) GetAuths() map[string]*v1.AuthConfig {
+	if x != nil {
+		return x.Auths
+	}
+	return nil
+}
+
+func (x *PushRequest) GetRecompress() bool {
+	if x != nil {
+		return x.Recompress
 	}
 	return false
 }
@@ -933,7 +953,9 @@ func (x *SaveRequest) GetFormat() string {
 type LoadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// data of a docker or OCI archive, plain, gzip or zstd.
-	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// platform is chosen from an index; it comes first, empty is the machine's.
+	Platform      string `protobuf:"bytes,2,opt,name=platform,proto3" json:"platform,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -973,6 +995,13 @@ func (x *LoadRequest) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *LoadRequest) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
 }
 
 type ImportRequest struct {
@@ -1313,7 +1342,7 @@ type HistoryResponse_Entry struct {
 
 func (x *HistoryResponse_Entry) Reset() {
 	*x = HistoryResponse_Entry{}
-	mi := &file_pkg_node_nodev1_images_proto_msgTypes[24]
+	mi := &file_pkg_node_nodev1_images_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1354,7 @@ func (x *HistoryResponse_Entry) String() string {
 func (*HistoryResponse_Entry) ProtoMessage() {}
 
 func (x *HistoryResponse_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_images_proto_msgTypes[24]
+	mi := &file_pkg_node_nodev1_images_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1431,7 @@ type SearchResponse_Result struct {
 
 func (x *SearchResponse_Result) Reset() {
 	*x = SearchResponse_Result{}
-	mi := &file_pkg_node_nodev1_images_proto_msgTypes[25]
+	mi := &file_pkg_node_nodev1_images_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1443,7 @@ func (x *SearchResponse_Result) String() string {
 func (*SearchResponse_Result) ProtoMessage() {}
 
 func (x *SearchResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_images_proto_msgTypes[25]
+	mi := &file_pkg_node_nodev1_images_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,11 +1496,19 @@ const file_pkg_node_nodev1_images_proto_rawDesc = "" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12*\n" +
 	"\x04auth\x18\x02 \x01(\v2\x16.runtime.v1.AuthConfigR\x04auth\x12\x1a\n" +
 	"\bplatform\x18\x03 \x01(\tR\bplatform\x12\x19\n" +
-	"\ball_tags\x18\x04 \x01(\bR\aallTags\"j\n" +
+	"\ball_tags\x18\x04 \x01(\bR\aallTags\"\x9b\x02\n" +
 	"\vPushRequest\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12*\n" +
 	"\x04auth\x18\x02 \x01(\v2\x16.runtime.v1.AuthConfigR\x04auth\x12\x19\n" +
-	"\ball_tags\x18\x03 \x01(\bR\aallTags\"\xb6\x01\n" +
+	"\ball_tags\x18\x03 \x01(\bR\aallTags\x12=\n" +
+	"\x05auths\x18\x04 \x03(\v2'.crinode.node.v1.PushRequest.AuthsEntryR\x05auths\x12\x1e\n" +
+	"\n" +
+	"recompress\x18\x05 \x01(\bR\n" +
+	"recompress\x1aP\n" +
+	"\n" +
+	"AuthsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.runtime.v1.AuthConfigR\x05value:\x028\x01\"\xb6\x01\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05layer\x18\x01 \x01(\tR\x05layer\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x18\n" +
@@ -1536,9 +1573,10 @@ const file_pkg_node_nodev1_images_proto_rawDesc = "" +
 	"\adeleted\x18\x02 \x03(\tR\adeleted\"=\n" +
 	"\vSaveRequest\x12\x16\n" +
 	"\x06images\x18\x01 \x03(\tR\x06images\x12\x16\n" +
-	"\x06format\x18\x02 \x01(\tR\x06format\"!\n" +
+	"\x06format\x18\x02 \x01(\tR\x06format\"=\n" +
 	"\vLoadRequest\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"\x89\x01\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x1a\n" +
+	"\bplatform\x18\x02 \x01(\tR\bplatform\"\x89\x01\n" +
 	"\rImportRequest\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
 	"\achanges\x18\x02 \x03(\tR\achanges\x12\x18\n" +
@@ -1589,7 +1627,7 @@ func file_pkg_node_nodev1_images_proto_rawDescGZIP() []byte {
 	return file_pkg_node_nodev1_images_proto_rawDescData
 }
 
-var file_pkg_node_nodev1_images_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_pkg_node_nodev1_images_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_pkg_node_nodev1_images_proto_goTypes = []any{
 	(*PullRequest)(nil),           // 0: crinode.node.v1.PullRequest
 	(*PushRequest)(nil),           // 1: crinode.node.v1.PushRequest
@@ -1614,51 +1652,54 @@ var file_pkg_node_nodev1_images_proto_goTypes = []any{
 	(*SearchResponse)(nil),        // 20: crinode.node.v1.SearchResponse
 	(*LoginRequest)(nil),          // 21: crinode.node.v1.LoginRequest
 	(*LoginResponse)(nil),         // 22: crinode.node.v1.LoginResponse
-	nil,                           // 23: crinode.node.v1.Image.LabelsEntry
-	(*HistoryResponse_Entry)(nil), // 24: crinode.node.v1.HistoryResponse.Entry
-	(*SearchResponse_Result)(nil), // 25: crinode.node.v1.SearchResponse.Result
-	(*v1.AuthConfig)(nil),         // 26: runtime.v1.AuthConfig
-	(*Chunk)(nil),                 // 27: crinode.node.v1.Chunk
+	nil,                           // 23: crinode.node.v1.PushRequest.AuthsEntry
+	nil,                           // 24: crinode.node.v1.Image.LabelsEntry
+	(*HistoryResponse_Entry)(nil), // 25: crinode.node.v1.HistoryResponse.Entry
+	(*SearchResponse_Result)(nil), // 26: crinode.node.v1.SearchResponse.Result
+	(*v1.AuthConfig)(nil),         // 27: runtime.v1.AuthConfig
+	(*Chunk)(nil),                 // 28: crinode.node.v1.Chunk
 }
 var file_pkg_node_nodev1_images_proto_depIdxs = []int32{
-	26, // 0: crinode.node.v1.PullRequest.auth:type_name -> runtime.v1.AuthConfig
-	26, // 1: crinode.node.v1.PushRequest.auth:type_name -> runtime.v1.AuthConfig
-	3,  // 2: crinode.node.v1.Progress.image:type_name -> crinode.node.v1.ImageResult
-	6,  // 3: crinode.node.v1.ListImagesResponse.images:type_name -> crinode.node.v1.Image
-	23, // 4: crinode.node.v1.Image.labels:type_name -> crinode.node.v1.Image.LabelsEntry
-	24, // 5: crinode.node.v1.HistoryResponse.entries:type_name -> crinode.node.v1.HistoryResponse.Entry
-	26, // 6: crinode.node.v1.SearchRequest.auth:type_name -> runtime.v1.AuthConfig
-	25, // 7: crinode.node.v1.SearchResponse.results:type_name -> crinode.node.v1.SearchResponse.Result
-	26, // 8: crinode.node.v1.LoginRequest.auth:type_name -> runtime.v1.AuthConfig
-	0,  // 9: crinode.node.v1.Images.Pull:input_type -> crinode.node.v1.PullRequest
-	1,  // 10: crinode.node.v1.Images.Push:input_type -> crinode.node.v1.PushRequest
-	4,  // 11: crinode.node.v1.Images.List:input_type -> crinode.node.v1.ListImagesRequest
-	7,  // 12: crinode.node.v1.Images.Inspect:input_type -> crinode.node.v1.InspectImageRequest
-	9,  // 13: crinode.node.v1.Images.History:input_type -> crinode.node.v1.HistoryRequest
-	11, // 14: crinode.node.v1.Images.Tag:input_type -> crinode.node.v1.TagRequest
-	13, // 15: crinode.node.v1.Images.Remove:input_type -> crinode.node.v1.RemoveImageRequest
-	15, // 16: crinode.node.v1.Images.Save:input_type -> crinode.node.v1.SaveRequest
-	16, // 17: crinode.node.v1.Images.Load:input_type -> crinode.node.v1.LoadRequest
-	17, // 18: crinode.node.v1.Images.Import:input_type -> crinode.node.v1.ImportRequest
-	19, // 19: crinode.node.v1.Images.Search:input_type -> crinode.node.v1.SearchRequest
-	21, // 20: crinode.node.v1.Images.Login:input_type -> crinode.node.v1.LoginRequest
-	2,  // 21: crinode.node.v1.Images.Pull:output_type -> crinode.node.v1.Progress
-	2,  // 22: crinode.node.v1.Images.Push:output_type -> crinode.node.v1.Progress
-	5,  // 23: crinode.node.v1.Images.List:output_type -> crinode.node.v1.ListImagesResponse
-	8,  // 24: crinode.node.v1.Images.Inspect:output_type -> crinode.node.v1.InspectImageResponse
-	10, // 25: crinode.node.v1.Images.History:output_type -> crinode.node.v1.HistoryResponse
-	12, // 26: crinode.node.v1.Images.Tag:output_type -> crinode.node.v1.TagResponse
-	14, // 27: crinode.node.v1.Images.Remove:output_type -> crinode.node.v1.RemoveImageResponse
-	27, // 28: crinode.node.v1.Images.Save:output_type -> crinode.node.v1.Chunk
-	2,  // 29: crinode.node.v1.Images.Load:output_type -> crinode.node.v1.Progress
-	18, // 30: crinode.node.v1.Images.Import:output_type -> crinode.node.v1.ImportResponse
-	20, // 31: crinode.node.v1.Images.Search:output_type -> crinode.node.v1.SearchResponse
-	22, // 32: crinode.node.v1.Images.Login:output_type -> crinode.node.v1.LoginResponse
-	21, // [21:33] is the sub-list for method output_type
-	9,  // [9:21] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	27, // 0: crinode.node.v1.PullRequest.auth:type_name -> runtime.v1.AuthConfig
+	27, // 1: crinode.node.v1.PushRequest.auth:type_name -> runtime.v1.AuthConfig
+	23, // 2: crinode.node.v1.PushRequest.auths:type_name -> crinode.node.v1.PushRequest.AuthsEntry
+	3,  // 3: crinode.node.v1.Progress.image:type_name -> crinode.node.v1.ImageResult
+	6,  // 4: crinode.node.v1.ListImagesResponse.images:type_name -> crinode.node.v1.Image
+	24, // 5: crinode.node.v1.Image.labels:type_name -> crinode.node.v1.Image.LabelsEntry
+	25, // 6: crinode.node.v1.HistoryResponse.entries:type_name -> crinode.node.v1.HistoryResponse.Entry
+	27, // 7: crinode.node.v1.SearchRequest.auth:type_name -> runtime.v1.AuthConfig
+	26, // 8: crinode.node.v1.SearchResponse.results:type_name -> crinode.node.v1.SearchResponse.Result
+	27, // 9: crinode.node.v1.LoginRequest.auth:type_name -> runtime.v1.AuthConfig
+	27, // 10: crinode.node.v1.PushRequest.AuthsEntry.value:type_name -> runtime.v1.AuthConfig
+	0,  // 11: crinode.node.v1.Images.Pull:input_type -> crinode.node.v1.PullRequest
+	1,  // 12: crinode.node.v1.Images.Push:input_type -> crinode.node.v1.PushRequest
+	4,  // 13: crinode.node.v1.Images.List:input_type -> crinode.node.v1.ListImagesRequest
+	7,  // 14: crinode.node.v1.Images.Inspect:input_type -> crinode.node.v1.InspectImageRequest
+	9,  // 15: crinode.node.v1.Images.History:input_type -> crinode.node.v1.HistoryRequest
+	11, // 16: crinode.node.v1.Images.Tag:input_type -> crinode.node.v1.TagRequest
+	13, // 17: crinode.node.v1.Images.Remove:input_type -> crinode.node.v1.RemoveImageRequest
+	15, // 18: crinode.node.v1.Images.Save:input_type -> crinode.node.v1.SaveRequest
+	16, // 19: crinode.node.v1.Images.Load:input_type -> crinode.node.v1.LoadRequest
+	17, // 20: crinode.node.v1.Images.Import:input_type -> crinode.node.v1.ImportRequest
+	19, // 21: crinode.node.v1.Images.Search:input_type -> crinode.node.v1.SearchRequest
+	21, // 22: crinode.node.v1.Images.Login:input_type -> crinode.node.v1.LoginRequest
+	2,  // 23: crinode.node.v1.Images.Pull:output_type -> crinode.node.v1.Progress
+	2,  // 24: crinode.node.v1.Images.Push:output_type -> crinode.node.v1.Progress
+	5,  // 25: crinode.node.v1.Images.List:output_type -> crinode.node.v1.ListImagesResponse
+	8,  // 26: crinode.node.v1.Images.Inspect:output_type -> crinode.node.v1.InspectImageResponse
+	10, // 27: crinode.node.v1.Images.History:output_type -> crinode.node.v1.HistoryResponse
+	12, // 28: crinode.node.v1.Images.Tag:output_type -> crinode.node.v1.TagResponse
+	14, // 29: crinode.node.v1.Images.Remove:output_type -> crinode.node.v1.RemoveImageResponse
+	28, // 30: crinode.node.v1.Images.Save:output_type -> crinode.node.v1.Chunk
+	2,  // 31: crinode.node.v1.Images.Load:output_type -> crinode.node.v1.Progress
+	18, // 32: crinode.node.v1.Images.Import:output_type -> crinode.node.v1.ImportResponse
+	20, // 33: crinode.node.v1.Images.Search:output_type -> crinode.node.v1.SearchResponse
+	22, // 34: crinode.node.v1.Images.Login:output_type -> crinode.node.v1.LoginResponse
+	23, // [23:35] is the sub-list for method output_type
+	11, // [11:23] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_pkg_node_nodev1_images_proto_init() }
@@ -1673,7 +1714,7 @@ func file_pkg_node_nodev1_images_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pkg_node_nodev1_images_proto_rawDesc), len(file_pkg_node_nodev1_images_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -41,6 +41,23 @@ func (m *IDMappings) HostGID(id uint32) (host uint32, ok bool) {
 	return hostID(m.GIDs, id)
 }
 
+// NamespaceUID returns what a user id of the host is in the namespace: the
+// reverse of HostUID.
+func (m *IDMappings) NamespaceUID(host uint32) (id uint32, ok bool) {
+	if m == nil {
+		return host, true
+	}
+	return namespaceID(m.UIDs, host)
+}
+
+// NamespaceGID is the same for a group id.
+func (m *IDMappings) NamespaceGID(host uint32) (id uint32, ok bool) {
+	if m == nil {
+		return host, true
+	}
+	return namespaceID(m.GIDs, host)
+}
+
 // Root returns the host's ids of the namespace's root, those of the host's
 // root where that is not mapped.
 func (m *IDMappings) Root() (uid, gid int) {
@@ -53,6 +70,15 @@ func hostID(maps []IDMap, id uint32) (uint32, bool) {
 	for _, m := range maps {
 		if id >= m.ContainerID && id-m.ContainerID < m.Length {
 			return m.HostID + (id - m.ContainerID), true
+		}
+	}
+	return 0, false
+}
+
+func namespaceID(maps []IDMap, host uint32) (uint32, bool) {
+	for _, m := range maps {
+		if host >= m.HostID && host-m.HostID < m.Length {
+			return m.ContainerID + (host - m.HostID), true
 		}
 	}
 	return 0, false
