@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"time"
 
 	"github.com/cri-node/cri-node/pkg/runtime/monitor"
 	"github.com/cri-node/cri-node/pkg/runtime/oci"
@@ -70,7 +69,7 @@ func (s *Status) pending() bool {
 	return s.State == Created && s.Restore != nil && s.Process.PID == 0
 }
 
-// restore brings the container's processes back to life.
+// restore brings the container's processes back to life, in Start.
 func (c *Container) restore(ctx context.Context, runtime *oci.Runtime) error {
 	s := c.Status()
 	files := c.checkpointFiles(c.CheckpointDir(), s.Restore.Checkpoint)
@@ -87,25 +86,6 @@ func (c *Container) restore(ctx context.Context, runtime *oci.Runtime) error {
 	c.mu.Lock()
 	defer c.unlockAndTell()
 	c.insistLocked(func(s *Status) { s.Process = result.Process })
-	return nil
-}
-
-// startRestored is Start of a container that is restored. The caller holds its
-// lock.
-func (c *Container) startRestored(ctx context.Context, runtime *oci.Runtime) error {
-	if err := c.change(func(s *Status) { s.Starting = true; s.StartedAt = time.Now() }); err != nil {
-		return err
-	}
-	if err := c.restore(ctx, runtime); err != nil {
-		return c.startFailed(ctx, err)
-	}
-	c.mu.Lock()
-	defer c.unlockAndTell()
-	c.insistLocked(func(s *Status) {
-		if s.State == Created {
-			s.State, s.Starting = Running, false
-		}
-	})
 	return nil
 }
 

@@ -28,13 +28,14 @@ func (c *Container) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	run := c.letGo
 	if c.Status().pending() {
-		return c.startRestored(ctx, runtime)
+		run = c.restore
 	}
 	if err := c.change(func(s *Status) { s.Starting = true; s.StartedAt = time.Now() }); err != nil {
 		return err
 	}
-	if err := c.letGo(ctx, runtime); err != nil {
+	if err := run(ctx, runtime); err != nil {
 		return c.startFailed(ctx, err)
 	}
 	c.mu.Lock()
