@@ -38,6 +38,16 @@ func (l *changeLog) want(t *testing.T, kinds ...ChangeKind) {
 	}
 }
 
+// await waits for a kind, which may be told after it is to be seen.
+func (l *changeLog) await(t *testing.T, kind ChangeKind) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !slices.Contains(l.kinds(), kind); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("told %v, and nothing of %v", l.kinds(), kind)
+		}
+	}
+}
+
 func TestChangesOfALife(t *testing.T) {
 	m := newTestManager(t, t.TempDir(), &fakeRootfs{})
 	var told changeLog

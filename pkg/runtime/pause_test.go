@@ -72,6 +72,7 @@ func TestPause(t *testing.T) {
 				t.Fatal("it does not go on")
 			}
 		}
+		told.want(t, ChangeCreated, ChangeStarted, ChangePaused, ChangeUnpaused)
 		if err := c.Pause(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +85,7 @@ func TestPause(t *testing.T) {
 		if err := c.Pause(t.Context()); !errdefs.IsFailedPrecondition(err) {
 			t.Errorf("paused what has exited: %v", err)
 		}
-		told.want(t, ChangeCreated, ChangeStarted, ChangePaused, ChangeUnpaused, ChangePaused, ChangeUnpaused, ChangeExited)
+		told.await(t, ChangeExited) // it may have been over before it went on
 	})
 }
 
