@@ -66,29 +66,14 @@ func (c *Container) showLocked(next *Status) {
 
 func (c *Container) noteLocked(change Change) {
 	if c.m.config.OnChange != nil {
-		c.untold = append(c.untold, change)
+		c.changes.Put(change)
 	}
 }
 
-// unlockAndTell releases mu and tells of the changes made under it. The one
-// who tells goes on for whoever comes meanwhile, so that order is kept and no
-// lock is held.
+// unlockAndTell releases mu and tells of the changes made under it.
 func (c *Container) unlockAndTell() {
-	defer c.mu.Unlock()
-	if c.telling {
-		return
-	}
-	c.telling = true
-	for len(c.untold) > 0 {
-		changes := c.untold
-		c.untold = nil
-		c.mu.Unlock()
-		for _, change := range changes {
-			c.m.config.OnChange(change)
-		}
-		c.mu.Lock()
-	}
-	c.telling = false
+	c.mu.Unlock()
+	c.changes.Deliver(c.m.config.OnChange)
 }
 
 // toldRemoved tells that the container is gone, if it was ever seen.

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/cri-node/cri-node/pkg/outbox"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 	"github.com/cri-node/cri-node/pkg/runtime/monitor"
 	"github.com/cri-node/cri-node/pkg/runtime/oci"
@@ -31,10 +32,8 @@ type Container struct {
 	// early is an exit that was told before create, or renew, had seen the
 	// container made; mu guards it.
 	early *monitor.Event
-	// untold are changes that OnChange has not been told of yet, and telling
-	// says that somebody is about to; mu guards both.
-	untold  []Change
-	telling bool
+	// changes are those that OnChange has not been told of yet, put there under mu.
+	changes outbox.Box[Change]
 	execs   atomic.Uint64
 	process atomic.Pointer[specs.Process] // what InitProcess has read
 }

@@ -1,7 +1,5 @@
 package sandbox
 
-import "sync"
-
 // ChangeKind says what has become of a sandbox.
 type ChangeKind int
 
@@ -27,13 +25,6 @@ type Change struct {
 	Status Status
 }
 
-// changes are those of one sandbox that OnChange has not been told of yet.
-type changes struct {
-	mu      sync.Mutex
-	untold  []Change
-	telling bool
-}
-
 // show makes a status the one that everybody sees and tells of the transition,
 // if it is one. The caller holds op.
 func (s *Sandbox) show(next Status) {
@@ -50,28 +41,11 @@ func (s *Sandbox) show(next Status) {
 	}
 }
 
-// tell calls OnChange without a lock. The one who tells goes on for whoever
-// comes meanwhile, so that order is kept.
+// tell calls OnChange without a lock, in order.
 func (s *Sandbox) tell(change Change) {
 	if s.manager.config.OnChange == nil {
 		return
 	}
-	c := &s.changes
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.untold = append(c.untold, change)
-	if c.telling {
-		return
-	}
-	c.telling = true
-	for len(c.untold) > 0 {
-		next := c.untold
-		c.untold = nil
-		c.mu.Unlock()
-		for _, change := range next {
-			s.manager.config.OnChange(change)
-		}
-		c.mu.Lock()
-	}
-	c.telling = false
+	s.changes.Put(change)
+	s.changes.Deliver(s.manager.config.OnChange)
 }

@@ -256,38 +256,30 @@ func (m *Manager) Lookup(k Key) (*Sandbox, bool) {
 // success. A network that cannot be released is a debt (see doc.go) and no
 // error, unless ctx ends first.
 func (m *Manager) Stop(ctx context.Context, id string) error {
-	done, err := m.begin()
-	if err != nil {
-		return err
-	}
-	defer done()
 	s, err := m.Get(id)
 	if err != nil {
 		return nil
 	}
-	if err := s.lock(ctx); err != nil {
+	leave, err := s.enter(ctx)
+	if err != nil {
 		return err
 	}
-	defer s.unlock()
+	defer leave()
 	return s.stopLocked(ctx)
 }
 
 // Remove stops a sandbox and deletes all there is of it. It may be repeated,
 // and an unknown id is a success.
 func (m *Manager) Remove(ctx context.Context, id string) error {
-	done, err := m.begin()
-	if err != nil {
-		return err
-	}
-	defer done()
 	s, err := m.Get(id)
 	if err != nil {
 		return nil
 	}
-	if err := s.lock(ctx); err != nil {
+	leave, err := s.enter(ctx)
+	if err != nil {
 		return err
 	}
-	defer s.unlock()
+	defer leave()
 	return s.removeLocked(ctx)
 }
 

@@ -10,15 +10,11 @@ import (
 // UpdateRequest replaces Params.Request by what change makes of it. Where that
 // cannot be saved, nothing has changed.
 func (s *Sandbox) UpdateRequest(ctx context.Context, change func(request []byte) ([]byte, error)) error {
-	done, err := s.manager.begin()
+	leave, err := s.enter(ctx)
 	if err != nil {
 		return err
 	}
-	defer done()
-	if err := s.lock(ctx); err != nil {
-		return err
-	}
-	defer s.unlock()
+	defer leave()
 	next := s.Status()
 	if s.removed || next.Broken != "" {
 		return fmt.Errorf("sandbox %s: %w", next.ID, errdefs.ErrNotFound)

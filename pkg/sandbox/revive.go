@@ -23,19 +23,15 @@ import (
 // It is errdefs.ErrAlreadyExists if another sandbox of the same key is Creating
 // or Ready.
 func (m *Manager) Revive(ctx context.Context, id string) error {
-	done, err := m.begin()
-	if err != nil {
-		return err
-	}
-	defer done()
 	s, err := m.Get(id)
 	if err != nil {
 		return err
 	}
-	if err := s.lock(ctx); err != nil {
+	leave, err := s.enter(ctx)
+	if err != nil {
 		return err
 	}
-	defer s.unlock()
+	defer leave()
 	switch st := s.Status(); {
 	case s.removed:
 		return fmt.Errorf("sandbox %s: %w", id, errdefs.ErrNotFound)
@@ -120,15 +116,11 @@ func (s *Sandbox) SetHosts(ctx context.Context, extra []string) error {
 	if err := validateHosts("hosts", extra); err != nil {
 		return err
 	}
-	done, err := s.manager.begin()
+	leave, err := s.enter(ctx)
 	if err != nil {
 		return err
 	}
-	defer done()
-	if err := s.lock(ctx); err != nil {
-		return err
-	}
-	defer s.unlock()
+	defer leave()
 	next := s.Status()
 	if s.removed || next.Broken != "" {
 		return fmt.Errorf("sandbox %s: %w", next.ID, errdefs.ErrNotFound)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cri-node/cri-node/pkg/outbox"
 	"github.com/cri-node/cri-node/pkg/progress"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 	"github.com/cri-node/cri-node/pkg/sandbox/network"
@@ -25,8 +26,8 @@ type Sandbox struct {
 	// op holds one token while an operation works on the sandbox.
 	op     chan struct{}
 	status atomic.Pointer[Status]
-	// changes have a lock of their own, which comes last.
-	changes changes
+	// changes are those that OnChange has not been told of yet.
+	changes outbox.Box[Change]
 
 	// These belong to whoever holds op.
 	removed  bool // by an operation that held op before
@@ -114,6 +115,19 @@ func (s *Sandbox) lock(ctx context.Context) error {
 }
 
 func (s *Sandbox) unlock() { <-s.op }
+
+// enter is lock for a call from outside, which Close waits for.
+func (s *Sandbox) enter(ctx context.Context) (leave func(), err error) {
+	done, err := s.manager.begin()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.lock(ctx); err != nil {
+		done()
+		return nil, err
+	}
+	return func() { s.unlock(); done() }, nil
+}
 
 // save writes st as the record.
 func (m *Manager) save(st Status) error {
@@ -245,15 +259,11 @@ func (s *Sandbox) abandonLocked(ctx context.Context, cause error) error {
 // restart of the daemon keeps it. It may be repeated. It is
 // errdefs.ErrFailedPrecondition if the sandbox has been stopped meanwhile.
 func (s *Sandbox) MarkReady(ctx context.Context) error {
-	done, err := s.manager.begin()
+	leave, err := s.enter(ctx)
 	if err != nil {
 		return err
 	}
-	defer done()
-	if err := s.lock(ctx); err != nil {
-		return err
-	}
-	defer s.unlock()
+	defer leave()
 	switch st := s.Status(); {
 	case s.removed || st.State == NotReady:
 		return fmt.Errorf("make sandbox %s ready: it has been stopped: %w", st.ID, errdefs.ErrFailedPrecondition)
