@@ -10,7 +10,8 @@
 //	terminal    raw mode, sizes, detach keys, the streams of attach and exec
 //	complete    what a shell offers when somebody presses tab
 //	manual      man pages made of the commands
-//	progress    bars of pulls, pushes and builds
+//	progress    bars of pulls, pushes and loads
+//	credentials user names and passwords, where docker keeps them
 //	containers, volumes, images, build, compose, kube, system    the verbs
 package cli
 
@@ -26,6 +27,7 @@ import (
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/compose"
 	"github.com/cri-node/cri-node/pkg/cli/containers"
+	"github.com/cri-node/cri-node/pkg/cli/images"
 	"github.com/cri-node/cri-node/pkg/cli/manual"
 	"github.com/cri-node/cri-node/pkg/cli/volumes"
 )
@@ -57,12 +59,23 @@ func AddCommands(root *cobra.Command) {
 	}
 	add(root, groupContainers, containers.Commands(flags)...)
 	add(root, groupContainers, containers.InspectCommand(flags), containers.GroupCommand(flags), volumes.Command(flags))
-	add(root, groupImages, build.Command(flags))
+	add(root, groupImages, images.Commands(flags)...)
+	add(root, groupImages, build.Command(flags), images.GroupCommand(flags, build.Command(flags), inspectImages(flags)))
 	add(root, groupSeveral, compose.Command(flags, compose.Tools{Build: buildVerb(flags), Pull: pullImage}))
 	root.AddCommand(manual.Command())
 	root.SetCompletionCommandGroupID(groupNode)
 	root.SetHelpCommandGroupID(groupNode)
 	finish(root)
+}
+
+// inspectImages is `image inspect`.
+func inspectImages(flags *client.Flags) *cobra.Command {
+	cmd := containers.InspectCommand(flags)
+	cmd.Short = "Print all that is known of images, as JSON"
+	if err := cmd.Flags().Set("type", "image"); err != nil {
+		panic(err) // the flag is its own
+	}
+	return cmd
 }
 
 // add puts verbs into a group of the help.

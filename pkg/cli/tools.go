@@ -1,14 +1,11 @@
 package cli
 
 import (
-	"errors"
-	"io"
-
 	"github.com/spf13/cobra"
 
 	"github.com/cri-node/cri-node/pkg/cli/build"
 	"github.com/cri-node/cri-node/pkg/cli/client"
-	"github.com/cri-node/cri-node/pkg/node/nodev1"
+	"github.com/cri-node/cri-node/pkg/cli/images"
 )
 
 // buildVerb is `build` for other verbs.
@@ -25,20 +22,5 @@ func buildVerb(flags *client.Flags) func(parent *cobra.Command, args []string) e
 
 // pullImage is `pull` for other verbs.
 func pullImage(cmd *cobra.Command, n *client.Node, image, platform string) error {
-	stream, err := n.Images.Pull(cmd.Context(), &nodev1.PullRequest{Image: image, Platform: platform})
-	if err != nil {
-		return err
-	}
-	for {
-		p, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if p.GetMessage() != "" {
-			cmd.PrintErrln(p.GetMessage())
-		}
-	}
+	return images.Pull(cmd.Context(), n, cmd, image, platform, false)
 }

@@ -3,9 +3,7 @@ package containers
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -14,27 +12,13 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/cli/images"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
 // pullImage gets an image and shows how it goes on stderr.
 func (o *runOptions) pullImage(ctx context.Context, n *client.Node, cmd *cobra.Command, image string) error {
-	stream, err := n.Images.Pull(ctx, &nodev1.PullRequest{Image: image, Platform: o.platform})
-	if err != nil {
-		return err
-	}
-	for {
-		p, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if !o.quiet && p.GetMessage() != "" {
-			fmt.Fprintln(cmd.ErrOrStderr(), p.GetMessage())
-		}
-	}
+	return images.Pull(ctx, n, cmd, image, o.platform, o.quiet)
 }
 
 // exposedPorts are those an image says it listens on.
