@@ -1,18 +1,7 @@
 package image
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/pem"
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -21,49 +10,27 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cri-node/cri-node/pkg/image/signature"
+	"github.com/cri-node/cri-node/pkg/image/signature/signaturetest"
 )
 
 // cosign signs a digest of a repository as cosign 2 does.
-func cosign(t *testing.T, f *fakeRegistry, repo string, key *ecdsa.PrivateKey, d digest.Digest) {
+func cosign(t *testing.T, f *fakeRegistry, repo string, key signaturetest.Key, d digest.Digest) {
 	t.Helper()
-	payload := fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":""},"image":{"docker-manifest-digest":%q},"type":"cosign container image signature"},"optional":{}}`, d)
-	sum := sha256.Sum256(payload)
-	sig, err := key.Sign(rand.Reader, sum[:], crypto.SHA256)
-	if err != nil {
-		t.Fatal(err)
-	}
+	simple := key.SignSimple(t, d.String())
 	f.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{
 		MediaType: ocispec.MediaTypeImageManifest,
 		Config:    ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: f.blob([]byte("{}")), Size: 2},
 		Layers: []ocispec.Descriptor{{
-			MediaType: "application/vnd.dev.cosign.simplesigning.v1+json", Digest: f.blob(payload), Size: int64(len(payload)),
-			Annotations: map[string]string{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(sig)},
+			MediaType: signaturetest.SimpleType, Digest: f.blob(simple.Payload), Size: int64(len(simple.Payload)), Annotations: simple.Annotations,
 		}},
 	}, repo, strings.Replace(d.String(), ":", "-", 1)+".sig")
-}
-
-func signingKey(t *testing.T) (*ecdsa.PrivateKey, string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "key.pub")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return key, file
 }
 
 // TestSignaturePolicy: an image that is refused never becomes visible, and one
 // that is there already is judged all the same.
 func TestSignaturePolicy(t *testing.T) {
 	f := newFakeRegistry(t)
-	key, file := signingKey(t)
+	key := signaturetest.NewKey(t)
 	layers := []fakeLayer{gzipLayer(map[string]string{"a": "1"})}
 	signed := f.push("team/signed", ocispec.Image{}, layers, "1")
 	f.push("team/plain", ocispec.Image{Author: "somebody"}, layers, "1")
@@ -76,7 +43,7 @@ func TestSignaturePolicy(t *testing.T) {
 		}
 		return p
 	}
-	strict := signature.Rule{Prefix: f.host() + "/team", Type: signature.TypeSigstore, Keys: []string{file}}
+	strict := signature.Rule{Prefix: f.host() + "/team", Type: signature.TypeSigstore, Keys: []string{key.File}}
 	root := t.TempDir()
 	s := open(t, root, func(c *Config) { c.Policy = load(strict) })
 	pull(t, s, f.host()+"/team/signed:1")
@@ -114,12 +81,12 @@ func TestSignaturePolicy(t *testing.T) {
 // TestSignatureOfPlatform: the signature may be over the manifest in an index.
 func TestSignatureOfPlatform(t *testing.T) {
 	f := newFakeRegistry(t)
-	key, file := signingKey(t)
+	key := signaturetest.NewKey(t)
 	img := f.push("team/app", ocispec.Image{}, []fakeLayer{gzipLayer(map[string]string{"a": "1"})})
 	desc := img.Descriptor
 	desc.Platform = &ocispec.Platform{OS: "linux", Architecture: img.config.Architecture}
 	f.manifest(ocispec.MediaTypeImageIndex, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{desc}}, "team/app", "1")
-	policy, err := signature.Load([]signature.Rule{{Type: signature.TypeSigstore, Keys: []string{file}}})
+	policy, err := signature.Load([]signature.Rule{{Type: signature.TypeSigstore, Keys: []string{key.File}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,17 +1,7 @@
 package e2e
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/pem"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +14,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-node/cri-node/pkg/image/signature/signaturetest"
 	"github.com/cri-node/cri-node/test/e2e/image"
 	"github.com/cri-node/cri-node/test/e2e/node"
 )
@@ -32,18 +23,7 @@ import (
 // refused image is visible, a namespace has its own rule, and a reload puts
 // another policy into force.
 func TestSignaturePolicy(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "key.pub")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	key := signaturetest.NewKey(t)
 	rules := fmt.Sprintf(`
 [[image.signatures]]
 prefix = "%[1]s/signatures"
@@ -53,7 +33,7 @@ keys = [%[2]q]
 prefix = "%[1]s/signatures"
 namespace = "free"
 type = "accept"
-`, shared.registry.Addr(), file)
+`, shared.registry.Addr(), key.File)
 	e := ownNode(t, node.Options{Number: 31, Config: rules})
 	signed, digest := e.push("signatures/signed:1", image.Spec{Layers: [][]image.File{{image.Text("f", "signed")}}})
 	plain, _ := e.push("signatures/plain:1", image.Spec{Layers: [][]image.File{{image.Text("f", "plain")}}})
@@ -86,15 +66,12 @@ type = "accept"
 }
 
 // cosign signs a digest of a repository as cosign 2 does.
-func (e *env) cosign(repo string, key *ecdsa.PrivateKey, digest string) {
+func (e *env) cosign(repo string, key signaturetest.Key, digest string) {
 	e.Helper()
-	payload := fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":""},"image":{"docker-manifest-digest":%q},"type":"cosign container image signature"},"optional":{}}`, digest)
-	sum := sha256.Sum256(payload)
-	sig, err := key.Sign(rand.Reader, sum[:], crypto.SHA256)
-	e.must(err)
+	simple := key.SignSimple(e, digest)
 	img, err := mutate.Append(mutate.MediaType(empty.Image, types.OCIManifestSchema1), mutate.Addendum{
-		Layer:       static.NewLayer(payload, "application/vnd.dev.cosign.simplesigning.v1+json"),
-		Annotations: map[string]string{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(sig)},
+		Layer:       static.NewLayer(simple.Payload, signaturetest.SimpleType),
+		Annotations: simple.Annotations,
 	})
 	e.must(err)
 	_, err = shared.registry.Push(e.Context(), repo+":"+strings.Replace(digest, ":", "-", 1)+".sig", img)

@@ -2,18 +2,8 @@ package signature
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
-	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -23,6 +13,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+
+	"github.com/cri-node/cri-node/pkg/image/signature/signaturetest"
 )
 
 // repository is a Source in memory.
@@ -101,46 +93,12 @@ func encode(t *testing.T, v any) []byte {
 	return b
 }
 
-// signer is a key and the file with its public half.
-type signer struct {
-	key  *ecdsa.PrivateKey
-	file string
-}
+// signer signs images in a repository.
+type signer struct{ signaturetest.Key }
 
 func newSigner(t *testing.T) *signer {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &signer{key: key, file: writePEM(t, "PUBLIC KEY", der)}
-}
-
-func writePEM(t *testing.T, block string, ders ...[]byte) string {
-	t.Helper()
-	var content []byte
-	for _, der := range ders {
-		content = append(content, pem.EncodeToMemory(&pem.Block{Type: block, Bytes: der})...)
-	}
-	file := filepath.Join(t.TempDir(), "key.pem")
-	if err := os.WriteFile(file, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
-
-func (s *signer) sign(t *testing.T, content []byte) string {
-	t.Helper()
-	sum := sha256.Sum256(content)
-	b, err := s.key.Sign(rand.Reader, sum[:], crypto.SHA256)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return base64.StdEncoding.EncodeToString(b)
+	return &signer{signaturetest.NewKey(t)}
 }
 
 // statement is an in-toto statement about a subject.
@@ -164,7 +122,7 @@ func (s *signer) bundle(t *testing.T, payload []byte) []byte {
 		"verificationMaterial": map[string]any{"publicKey": map[string]string{"hint": "any"}},
 		"dsseEnvelope": map[string]any{
 			"payload": payload, "payloadType": inTotoType,
-			"signatures": []any{map[string]string{"sig": s.sign(t, dsse.PAE(inTotoType, payload))}},
+			"signatures": []any{map[string]string{"sig": s.Sign(t, dsse.PAE(inTotoType, payload))}},
 		},
 	})
 }
@@ -184,9 +142,9 @@ func (s *signer) attest(t *testing.T, r *repository, image ocispec.Descriptor, p
 // signSimple signs an image as cosign 2 does. The payload names digest.
 func (s *signer) signSimple(t *testing.T, r *repository, image ocispec.Descriptor, names digest.Digest) {
 	t.Helper()
-	payload := fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":"x"},"image":{"docker-manifest-digest":%q},"type":"cosign container image signature"},"optional":null}`, names)
-	layer := r.add(simpleSigningType, payload)
-	layer.Annotations = map[string]string{simpleSignatureKey: s.sign(t, payload)}
+	simple := s.SignSimple(t, names.String())
+	layer := r.add(signaturetest.SimpleType, simple.Payload)
+	layer.Annotations = simple.Annotations
 	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: ocispec.DescriptorEmptyJSON, Layers: []ocispec.Descriptor{layer}}
 	r.tags[strings.Replace(image.Digest.String(), ":", "-", 1)+".sig"] = r.add(ocispec.MediaTypeImageManifest, encode(t, m))
 }

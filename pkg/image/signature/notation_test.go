@@ -14,6 +14,8 @@ import (
 	"github.com/notaryproject/notation-go"
 	notationsigner "github.com/notaryproject/notation-go/signer"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cri-node/cri-node/pkg/image/signature/signaturetest"
 )
 
 // notary is a certificate authority and one signer below it.
@@ -25,7 +27,7 @@ type notary struct {
 
 func newNotary(t *testing.T) *notary {
 	t.Helper()
-	rootKey, key := newSigner(t).key, newSigner(t).key
+	rootKey, key := newSigner(t).Private, newSigner(t).Private
 	root := certificate(t, &x509.Certificate{
 		Subject: pkix.Name{Country: []string{"DE"}, Province: []string{"BE"}, Organization: []string{"Test"}, CommonName: "root"},
 		IsCA:    true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
@@ -34,7 +36,7 @@ func newNotary(t *testing.T) *notary {
 		Subject:  pkix.Name{Country: []string{"DE"}, Province: []string{"BE"}, Organization: []string{"Test"}, CommonName: "signer"},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 	}, root, key, rootKey)
-	return &notary{root: root, leaf: leaf, key: key, file: writePEM(t, "CERTIFICATE", root.Raw)}
+	return &notary{root: root, leaf: leaf, key: key, file: signaturetest.WritePEM(t, "CERTIFICATE", root.Raw)}
 }
 
 func certificate(t *testing.T, template, parent *x509.Certificate, key, by *ecdsa.PrivateKey) *x509.Certificate {
@@ -116,7 +118,7 @@ func TestOtherCurve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load([]Rule{{Type: TypeSigstore, Keys: []string{writePEM(t, "PUBLIC KEY", der)}}}); err != nil {
+	if _, err := Load([]Rule{{Type: TypeSigstore, Keys: []string{signaturetest.WritePEM(t, "PUBLIC KEY", der)}}}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -59,7 +59,7 @@ func TestReject(t *testing.T) {
 }
 
 func TestLoad(t *testing.T) {
-	good := newSigner(t).file
+	good := newSigner(t).File
 	dir := t.TempDir()
 	write := func(name, content string) string {
 		file := filepath.Join(dir, name)

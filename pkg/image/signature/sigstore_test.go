@@ -66,7 +66,7 @@ func TestSigstoreKeys(t *testing.T) {
 			r := newRepository()
 			image := r.image()
 			test.sign(t, r, image)
-			err := check(t, Rule{Type: TypeSigstore, Keys: []string{newSigner(t).file, ours.file}}, r, image)
+			err := check(t, Rule{Type: TypeSigstore, Keys: []string{newSigner(t).File, ours.File}}, r, image)
 			expect(t, err, test.want)
 		})
 	}
@@ -92,7 +92,7 @@ func TestOneOfSeveralSubjects(t *testing.T) {
 	r := newRepository()
 	index, manifest := r.image(), r.image()
 	ours.signBundle(t, r, manifest)
-	rule := Rule{Type: TypeSigstore, Keys: []string{ours.file}}
+	rule := Rule{Type: TypeSigstore, Keys: []string{ours.File}}
 	expect(t, check(t, rule, r, index, manifest), "")
 	expect(t, check(t, rule, r, index), "no signature found")
 }
@@ -101,7 +101,7 @@ func TestBrokenRegistryIsNoSignature(t *testing.T) {
 	r := newRepository()
 	image := r.image()
 	r.broken = errors.New("connection refused")
-	expect(t, check(t, Rule{Type: TypeSigstore, Keys: []string{newSigner(t).file}}, r, image), "connection refused")
+	expect(t, check(t, Rule{Type: TypeSigstore, Keys: []string{newSigner(t).File}}, r, image), "connection refused")
 }
 
 // withoutCT is an authority whose certificates are in no log of certificates.
