@@ -70,15 +70,22 @@ func (f *fakeRootfs) RemoveRootfs(context.Context, string) error { return nil }
 // newTestManager returns a manager with a monitor and the fake runtime.
 func newTestManager(t *testing.T, dir string, rootfs *fakeRootfs) *Manager {
 	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	script := filepath.Join(dir, "fake")
 	if err := os.WriteFile(script, []byte(fakeRuntime), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	runtime, err := oci.Open(t.Context(), oci.Config{Handler: "fake", Path: script, Root: filepath.Join(dir, "oci")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return managerOf(t, dir, rootfs, runtime)
+}
+
+// managerOf returns a manager with a monitor and one runtime. Its containers go
+// with the test.
+func managerOf(t *testing.T, dir string, rootfs Rootfs, runtime *oci.Runtime) *Manager {
+	t.Helper()
+	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +95,7 @@ func newTestManager(t *testing.T, dir string, rootfs *fakeRootfs) *Manager {
 	}
 	m := NewManager(Config{
 		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), Rootfs: rootfs,
-		Handlers: map[string]*oci.Runtime{"fake": runtime}, Cgroups: cgroups,
+		Handlers: map[string]*oci.Runtime{runtime.Handler(): runtime}, Cgroups: cgroups,
 	})
 	if err := m.Load(t.Context()); err != nil {
 		t.Fatal(err)
@@ -100,7 +107,7 @@ func newTestManager(t *testing.T, dir string, rootfs *fakeRootfs) *Manager {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 60*time.Second)
 		defer cancel()
 		for _, c := range m.all() {
 			if err := m.Remove(ctx, c.id); err != nil {

@@ -3,17 +3,13 @@ package runtime
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/cri-node/cri-node/pkg/runtime/linux"
-	"github.com/cri-node/cri-node/pkg/runtime/monitor"
 	"github.com/cri-node/cri-node/pkg/runtime/oci"
 )
 
@@ -69,29 +65,8 @@ func eachRuntime(t *testing.T, test func(t *testing.T, m *Manager, handler strin
 func ociManager(t *testing.T, handler, path string) *Manager {
 	t.Helper()
 	dir := t.TempDir()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cgroups, err := linux.DetectCgroups()
-	if err != nil {
-		t.Skip(err)
-	}
-	_, err = os.Stat("/sys/fs/cgroup/unified")
+	_, err := os.Stat("/sys/fs/cgroup/unified")
 	runtime, err := oci.Open(t.Context(), oci.Config{Handler: handler, Path: path, Root: filepath.Join(dir, "oci"), HideUnified: err == nil})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := NewManager(Config{
-		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), Rootfs: &busyboxRootfs{},
-		Handlers: map[string]*oci.Runtime{handler: runtime}, Cgroups: cgroups,
-	})
-	if err := m.Load(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	supervisor, err := monitor.Start(context.WithoutCancel(t.Context()), monitor.Config{
-		Dir: filepath.Join(dir, "monitor"), Exe: exe, OnEvent: m.HandleEvent, Logger: slog.New(slog.DiscardHandler),
-	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,22 +76,7 @@ func ociManager(t *testing.T, handler, path string) *Manager {
 			_ = os.Remove(parent)
 		}
 	})
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 60*time.Second)
-		defer cancel()
-		for _, c := range m.all() {
-			if err := m.Remove(ctx, c.id); err != nil {
-				t.Error(err)
-			}
-		}
-		if err := supervisor.Shutdown(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := m.Recover(t.Context(), supervisor); err != nil {
-		t.Fatal(err)
-	}
-	return m
+	return managerOf(t, dir, &busyboxRootfs{}, runtime)
 }
 
 // stdioOptions are what a container's stdin and terminal are to be.
