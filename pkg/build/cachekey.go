@@ -45,7 +45,7 @@ func (r *run) keys(ctx context.Context, v *vertex, inputs []result) (keys, error
 				return "", err
 			}
 		}
-		return hex.EncodeToString(h.Sum(nil)), nil
+		return cacheKey(h), nil
 	})}
 	if !known {
 		return k, nil
@@ -54,7 +54,7 @@ func (r *run) keys(ctx context.Context, v *vertex, inputs []result) (keys, error
 	for i := range inputs {
 		fmt.Fprintln(h, inputs[i].identity())
 	}
-	k.exact = hex.EncodeToString(h.Sum(nil))
+	k.exact = cacheKey(h)
 	return k, nil
 }
 
@@ -183,3 +183,6 @@ func (r *run) remember(ctx context.Context, k keys, res result, name string) err
 	}
 	return r.cache.put(ctx, k.exact, res, name)
 }
+
+// cacheKey is a key short enough not to be taken for the id of a container.
+func cacheKey(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)[:20]) }

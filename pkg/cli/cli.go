@@ -60,7 +60,7 @@ func AddCommands(root *cobra.Command) {
 	add(root, groupContainers, containers.Commands(flags)...)
 	add(root, groupContainers, containers.InspectCommand(flags), containers.GroupCommand(flags), volumes.Command(flags))
 	add(root, groupImages, images.Commands(flags)...)
-	add(root, groupImages, build.Command(flags), images.GroupCommand(flags, build.Command(flags), inspectImages(flags)))
+	add(root, groupImages, build.Command(flags), build.BuilderCommand(flags), images.GroupCommand(flags, build.Command(flags), inspectImages(flags)))
 	add(root, groupSeveral, compose.Command(flags, compose.Tools{Build: buildVerb(flags), Pull: pullImage}))
 	root.AddCommand(manual.Command())
 	root.SetCompletionCommandGroupID(groupNode)

@@ -182,3 +182,35 @@ func isURL(s string) bool {
 	}
 	return false
 }
+
+// BuilderCommand is `cri-node builder`.
+func BuilderCommand(flags *client.Flags) *cobra.Command {
+	c := &cobra.Command{Use: "builder", Short: "Manage the cache of builds"}
+	all, force := false, false
+	prune := &cobra.Command{
+		Use:   "prune [--all]",
+		Short: "Remove results of earlier builds that no image has",
+		Long: `Remove results of earlier builds that no image has, and directories of RUN
+--mount=type=cache: those that no build of the last day has used, or all.`,
+		Example: `  cri-node builder prune
+  cri-node builder prune --all`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			node, err := flags.Open()
+			if err != nil {
+				return err
+			}
+			defer node.Close()
+			r, err := node.Builder.Prune(cmd.Context(), &nodev1.PruneBuildRequest{All: all})
+			if err != nil {
+				return flags.Explain(err)
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "Total reclaimed space:", human(r.GetReclaimed()))
+			return nil
+		},
+	}
+	prune.Flags().BoolVarP(&all, "all", "a", false, "remove all, and not only what is older than a day")
+	prune.Flags().BoolVarP(&force, "force", "f", false, "do not ask; there is nothing to ask, as all of it can be made again")
+	c.AddCommand(prune)
+	return c
+}

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -37,7 +36,7 @@ func parseOutput(s string, stdout io.Writer) (*output, error) {
 	switch {
 	case s == "-":
 		o.kind = "tar"
-	case strings.Contains(s, "="):
+	case fields(s)["type"] != "":
 		f := fields(s)
 		o.kind, o.dest = f["type"], f["dest"]
 		if f["push"] == "true" {

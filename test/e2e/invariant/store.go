@@ -41,6 +41,11 @@ func checkStore(c Config) ([]Fact, error) {
 	if err != nil {
 		return nil, err
 	}
+	cached, err := named(filepath.Join(store, "holds", "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(mounted, cached)
 	held := map[string]bool{}
 	for _, where := range []string{"blobs/sha256", "layers"} {
 		names, err := list(store, where)
