@@ -11,6 +11,7 @@ import (
 
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/containers"
+	"github.com/cri-node/cri-node/pkg/cli/inject"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
@@ -156,7 +157,7 @@ func (c *convergence) make(ctx context.Context, s *types.ServiceConfig, n int, w
 		c.report.line("Container", made.GetName(), "Warning: "+warning)
 	}
 	c.report.line("Container", made.GetName(), "Created")
-	if err := copyFiles(ctx, c.node, made.GetId(), files); err != nil {
+	if err := inject.Copy(ctx, c.node, made.GetId(), files); err != nil {
 		return fmt.Errorf("copy secrets and configs to %s: %w", made.GetName(), err)
 	}
 	if !c.start {

@@ -1,0 +1,385 @@
+package kube
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/yaml"
+
+	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/node/nodev1"
+)
+
+// inspection is what of docker's inspect a manifest needs.
+type inspection struct {
+	ID    string `json:"Id"`
+	Name  string
+	Pod   struct{ ID, Name string }
+	Image string
+
+	Config struct {
+		Hostname, User, Image, WorkingDir string
+		Tty, OpenStdin                    bool
+		Env, Cmd, Entrypoint              []string
+		Labels                            map[string]string
+	}
+	HostConfig struct {
+		NetworkMode                string
+		PortBindings               map[string][]struct{ HostIP, HostPort string }
+		RestartPolicy              struct{ Name string }
+		CapAdd, CapDrop            []string
+		Privileged, ReadonlyRootfs bool
+		Memory, NanoCpus           int64
+		Tmpfs                      map[string]string
+	}
+	Mounts []struct {
+		Type, Name, Source, Destination string
+		RW                              bool
+	}
+}
+
+// The label that tells which service of a Compose file a container is of.
+const (
+	composeProject = "com.docker.compose.project"
+	composeService = "com.docker.compose.service"
+)
+
+// generator is `generate kube`.
+type generator struct {
+	flags         *client.Flags
+	kind, project string
+	service       bool
+}
+
+// GenerateCommand is `generate`, with `kube` below it.
+func GenerateCommand(flags *client.Flags) *cobra.Command {
+	g := &generator{flags: flags}
+	kube := &cobra.Command{
+		Use:   "kube [CONTAINER...]",
+		Short: "Print manifests of containers that are here",
+		Long: "Print manifests of containers that are here: a Pod for each pod, or a Deployment. With --project\n" +
+			"those of a Compose project, with a Service for each that has ports, under the names that the\n" +
+			"services know one another by.",
+		Example: "  cri-node generate kube web > pod.yaml\n" +
+			"  cri-node generate kube --project shop | kubectl apply -f -",
+		RunE: g.run,
+		Args: cobra.ArbitraryArgs,
+	}
+	f := kube.Flags()
+	f.StringVar(&g.kind, "type", "pod", "pod or deployment")
+	f.BoolVarP(&g.service, "service", "s", false, "print a Service for containers with ports")
+	f.StringVar(&g.project, "project", "", "the containers of this Compose `project`, as Deployments with Services")
+	generate := &cobra.Command{
+		Use: "generate", Short: "Print what containers are in other words",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	generate.AddCommand(kube)
+	return generate
+}
+
+func (g *generator) run(cmd *cobra.Command, names []string) error {
+	if g.kind != "pod" && g.kind != "deployment" {
+		return fmt.Errorf("--type %s is unknown: it can be pod or deployment", g.kind)
+	}
+	n, err := g.flags.Open()
+	if err != nil {
+		return err
+	}
+	defer n.Close() //nolint:errcheck // nothing is lost with it
+	groups, err := g.groups(cmd.Context(), n, names)
+	if err != nil {
+		return g.flags.Explain(err)
+	}
+	var documents []string
+	for _, group := range groups {
+		for _, object := range g.manifests(group) {
+			text, err := yaml.Marshal(object)
+			if err != nil {
+				return fmt.Errorf("write manifest: %w", err)
+			}
+			documents = append(documents, clean(string(text)))
+		}
+	}
+	_, err = fmt.Fprint(cmd.OutOrStdout(), strings.Join(documents, "---\n"))
+	return err
+}
+
+// clean drops what the types say of objects that no cluster has seen.
+func clean(text string) string {
+	var kept []string
+	for line := range strings.Lines(text) {
+		switch strings.TrimSpace(line) {
+		case "status: {}", "creationTimestamp: null", "resources: {}", "strategy: {}", "loadBalancer: {}", "status:":
+			continue
+		}
+		kept = append(kept, line)
+	}
+	return strings.Join(kept, "")
+}
+
+// group are the containers of one manifest.
+type group struct {
+	name       string
+	replicas   int32
+	containers []*inspection
+}
+
+// groups puts containers together that are in one pod, or of one service.
+func (g *generator) groups(ctx context.Context, n *client.Node, names []string) ([]group, error) {
+	answer, err := n.Containers.List(ctx, &nodev1.ListRequest{})
+	if err != nil {
+		return nil, err
+	}
+	var wanted []string
+	if g.project != "" {
+		g.kind, g.service = "deployment", true
+		for _, c := range answer.GetContainers() {
+			if c.GetLabels()[composeProject] == g.project {
+				wanted = append(wanted, c.GetId())
+			}
+		}
+		if len(wanted) == 0 {
+			return nil, fmt.Errorf("project %s has no containers: \"cri-node compose up\" makes them", g.project)
+		}
+	}
+	for _, name := range names {
+		found := false
+		for _, c := range answer.GetContainers() { // a pod's name stands for all in it
+			if c.GetPod() == name && c.GetName() != name {
+				wanted, found = append(wanted, c.GetId()), true
+			}
+		}
+		if !found {
+			wanted = append(wanted, name)
+		}
+	}
+	if len(wanted) == 0 {
+		return nil, errors.New("name a container, or a project with --project")
+	}
+	byName := map[string]*group{}
+	for _, container := range wanted {
+		i, err := inspect(ctx, n, container)
+		if err != nil {
+			return nil, err
+		}
+		name, service := i.Pod.Name, i.Config.Labels[composeService]
+		if pod := i.Config.Labels[labelPod]; pod != "" {
+			name = pod
+		}
+		if g.project != "" && service != "" {
+			name = service
+		}
+		switch known := byName[name]; {
+		case known == nil:
+			byName[name] = &group{name: objectName(name), replicas: 1, containers: []*inspection{i}}
+		case g.project != "" && service != "":
+			known.replicas++
+		case !slices.ContainsFunc(known.containers, func(o *inspection) bool { return o.ID == i.ID }):
+			known.containers = append(known.containers, i)
+		}
+	}
+	groups := make([]group, 0, len(byName))
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		groups = append(groups, *byName[name])
+	}
+	return groups, nil
+}
+
+// objectName makes a name that Kubernetes takes.
+func objectName(name string) string {
+	name = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(strings.TrimPrefix(name, "/")))
+	return strings.Trim(name[:min(len(name), 63)], "-")
+}
+
+// manifests are the objects of one group.
+func (g *generator) manifests(group group) []any {
+	labels := map[string]string{"app": group.name}
+	pod := podOf(group)
+	var objects []any
+	claims := pod.Spec.Volumes
+	for _, v := range claims {
+		if v.PersistentVolumeClaim != nil {
+			objects = append(objects, claimOf(v.PersistentVolumeClaim.ClaimName))
+		}
+	}
+	if g.kind == "deployment" {
+		pod.Spec.RestartPolicy = corev1.RestartPolicyAlways
+		objects = append(objects, &appsv1.Deployment{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"},
+			ObjectMeta: metav1.ObjectMeta{Name: group.name, Labels: labels},
+			Spec: appsv1.DeploymentSpec{
+				Replicas: &group.replicas,
+				Selector: &metav1.LabelSelector{MatchLabels: labels},
+				Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: pod.Spec},
+			},
+		})
+	} else {
+		objects = append(objects, pod)
+	}
+	if service := serviceOf(group.name, labels, pod); g.service && len(service.Spec.Ports) > 0 {
+		objects = append(objects, service)
+	}
+	return objects
+}
+
+func claimOf(name string) *corev1.PersistentVolumeClaim {
+	return &corev1.PersistentVolumeClaim{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"},
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+		},
+	}
+}
+
+// serviceOf makes a pod's ports known under its name.
+func serviceOf(name string, labels map[string]string, pod *corev1.Pod) *corev1.Service {
+	s := &corev1.Service{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
+		Spec:       corev1.ServiceSpec{Selector: labels},
+	}
+	for _, c := range pod.Spec.Containers {
+		for _, p := range c.Ports {
+			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{
+				Name:     strings.ToLower(string(p.Protocol)) + "-" + strconv.Itoa(int(p.ContainerPort)),
+				Protocol: p.Protocol, Port: p.ContainerPort, TargetPort: intstr.FromInt32(p.ContainerPort),
+			})
+		}
+	}
+	return s
+}
+
+// podOf is a Pod of the containers of one group.
+func podOf(group group) *corev1.Pod {
+	pod := &corev1.Pod{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Name: group.name, Labels: map[string]string{"app": group.name}},
+		Spec:       corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever},
+	}
+	for _, i := range group.containers {
+		if i.HostConfig.NetworkMode == "host" {
+			pod.Spec.HostNetwork = true
+		}
+		switch i.HostConfig.RestartPolicy.Name {
+		case "always", "unless-stopped":
+			pod.Spec.RestartPolicy = corev1.RestartPolicyAlways
+		case "on-failure":
+			pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
+		}
+		pod.Spec.Containers = append(pod.Spec.Containers, containerOf(pod, i))
+	}
+	return pod
+}
+
+// containerOf is one container, and adds its volumes to the pod.
+func containerOf(pod *corev1.Pod, i *inspection) corev1.Container {
+	name := cmp.Or(i.Config.Labels[labelContainer], i.Config.Labels[composeService], i.Name)
+	c := corev1.Container{
+		Name: objectName(name), Image: i.Config.Image, Command: i.Config.Entrypoint, Args: i.Config.Cmd,
+		WorkingDir: i.Config.WorkingDir, TTY: i.Config.Tty, Stdin: i.Config.OpenStdin,
+	}
+	for _, e := range i.Config.Env {
+		name, value, _ := strings.Cut(e, "=")
+		if name != "PATH" && name != "HOSTNAME" && name != "TERM" && name != "HOME" {
+			c.Env = append(c.Env, corev1.EnvVar{Name: name, Value: value})
+		}
+	}
+	c.Ports = portsOf(i)
+	c.SecurityContext = securityOf(i)
+	if i.HostConfig.Memory > 0 || i.HostConfig.NanoCpus > 0 {
+		c.Resources.Limits = corev1.ResourceList{}
+		if i.HostConfig.Memory > 0 {
+			c.Resources.Limits[corev1.ResourceMemory] = *resource.NewQuantity(i.HostConfig.Memory, resource.BinarySI)
+		}
+		if i.HostConfig.NanoCpus > 0 {
+			c.Resources.Limits[corev1.ResourceCPU] = *resource.NewMilliQuantity(i.HostConfig.NanoCpus/1e6, resource.DecimalSI)
+		}
+	}
+	for at, m := range i.Mounts {
+		v := corev1.Volume{Name: objectName(fmt.Sprintf("%s-%d", c.Name, at))}
+		switch m.Type {
+		case "bind":
+			v.HostPath = &corev1.HostPathVolumeSource{Path: m.Source}
+		case "volume":
+			v.PersistentVolumeClaim = &corev1.PersistentVolumeClaimVolumeSource{ClaimName: objectName(m.Name)}
+		case "tmpfs":
+			v.EmptyDir = &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}
+		default:
+			continue
+		}
+		pod.Spec.Volumes = append(pod.Spec.Volumes, v)
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: v.Name, MountPath: path.Clean(m.Destination), ReadOnly: m.Type != "tmpfs" && !m.RW})
+	}
+	return c
+}
+
+func portsOf(i *inspection) []corev1.ContainerPort {
+	var ports []corev1.ContainerPort
+	for _, key := range slices.Sorted(maps.Keys(i.HostConfig.PortBindings)) {
+		number, protocol, _ := strings.Cut(key, "/")
+		port, err := strconv.ParseInt(number, 10, 32)
+		if err != nil {
+			continue
+		}
+		p := corev1.ContainerPort{ContainerPort: int32(port), Protocol: corev1.Protocol(strings.ToUpper(cmp.Or(protocol, "tcp")))}
+		for _, binding := range i.HostConfig.PortBindings[key] {
+			if host, err := strconv.ParseInt(binding.HostPort, 10, 32); err == nil {
+				p.HostPort, p.HostIP = int32(host), binding.HostIP
+			}
+		}
+		ports = append(ports, p)
+	}
+	return ports
+}
+
+func securityOf(i *inspection) *corev1.SecurityContext {
+	s := &corev1.SecurityContext{}
+	user, group, _ := strings.Cut(i.Config.User, ":")
+	if id, err := strconv.ParseInt(user, 10, 64); err == nil {
+		s.RunAsUser = &id
+	}
+	if id, err := strconv.ParseInt(group, 10, 64); err == nil {
+		s.RunAsGroup = &id
+	}
+	yes := true
+	if i.HostConfig.Privileged {
+		s.Privileged = &yes
+	}
+	if i.HostConfig.ReadonlyRootfs {
+		s.ReadOnlyRootFilesystem = &yes
+	}
+	if len(i.HostConfig.CapAdd)+len(i.HostConfig.CapDrop) > 0 {
+		s.Capabilities = &corev1.Capabilities{}
+		for _, name := range i.HostConfig.CapAdd {
+			s.Capabilities.Add = append(s.Capabilities.Add, corev1.Capability(strings.TrimPrefix(name, "CAP_")))
+		}
+		for _, name := range i.HostConfig.CapDrop {
+			s.Capabilities.Drop = append(s.Capabilities.Drop, corev1.Capability(strings.TrimPrefix(name, "CAP_")))
+		}
+	}
+	if *s == (corev1.SecurityContext{}) {
+		return nil
+	}
+	return s
+}
