@@ -80,6 +80,9 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 // Endpoint is the address of the CRI.
 func (n *Node) Endpoint() string { return "unix://" + n.socket }
 
+// Conn is the connection that Raw has, for other services.
+func (n *Node) Conn() grpc.ClientConnInterface { return n.conn }
+
 // Restart starts the daemon, which must not be running, and waits until it answers.
 func (n *Node) Restart(ctx context.Context) error {
 	if err := n.Launch(); err != nil {
