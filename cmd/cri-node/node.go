@@ -127,7 +127,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 		Cgroups:    cgroups,
 		MaxLogLine: int(cfg.Runtime.MaxLogLine),
 		Log:        klog.FromContext(ctx),
-		OnChange:   func(c runtime.Change) { n.shrinker.Worked(); changes.Container(c) },
+		OnChange:   func(c runtime.Change) { n.shrinker.Worked(); changes.Container(c); peoples.Container(c) },
 
 		CreateTimeout: cfg.Runtime.CreateTimeout.Duration,
 	})
