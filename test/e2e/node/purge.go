@@ -54,6 +54,9 @@ func (n *Node) sweep(ctx context.Context) error {
 }
 
 func (n *Node) killAll() error {
+	if err := n.thawAll(); err != nil {
+		return err
+	}
 	// A process may fork while we look: look until there is none.
 	for range 20 {
 		inCgroup, err := usage.InCgroup(n.CgroupParent)
@@ -77,6 +80,28 @@ func (n *Node) killAll() error {
 		}
 	}
 	return errors.New("processes of the node keep coming back")
+}
+
+// thawAll lets paused processes go on: version 1 of the freezer keeps them even
+// from SIGKILL.
+func (n *Node) thawAll() error {
+	roots, err := invariant.CgroupMounts()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, root := range roots {
+		_ = filepath.WalkDir(filepath.Join(root, n.CgroupParent), func(path string, d os.DirEntry, err error) error {
+			word := map[string]string{"freezer.state": "THAWED", "cgroup.freeze": "0"}
+			if err == nil && word[d.Name()] != "" {
+				if err := os.WriteFile(path, []byte(word[d.Name()]), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+					errs = append(errs, err)
+				}
+			}
+			return nil
+		})
+	}
+	return errors.Join(errs...)
 }
 
 func (n *Node) unmountAll() error {
