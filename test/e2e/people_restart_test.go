@@ -73,6 +73,12 @@ func TestPeopleRestartKilled(t *testing.T) {
 	id := p.run(lives, named("killed"))
 	pod := p.get(id).PodId
 	done := 1 // lives
+	p.eventually(10*time.Second, func() error {
+		if p.lived(id) != done {
+			return fmt.Errorf("no life yet")
+		}
+		return nil
+	})
 	for _, gate := range []string{"", "create", "start", "cni-ADD", "cni-DEL"} {
 		for _, victim := range []string{"daemon", "monitor"} {
 			t.Run(victim+" at "+gate, func(t *testing.T) {
