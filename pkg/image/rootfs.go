@@ -295,12 +295,12 @@ func (s *Store) RemoveRootfs(ctx context.Context, containerID string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	mounts, err := linux.MountPoints(s.rootfsDir(containerID))
+	mounted, err := linux.MountBelow(s.rootfsDir(containerID))
 	if err != nil {
 		return err
 	}
-	if len(mounts) > 0 {
-		return fmt.Errorf("remove rootfs %s: still mounted at %s: %w", containerID, mounts[0], errdefs.ErrFailedPrecondition)
+	if mounted != "" {
+		return fmt.Errorf("remove rootfs %s: still mounted at %s: %w", containerID, mounted, errdefs.ErrFailedPrecondition)
 	}
 	if err := s.toTrash(s.rootfsDir(containerID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove rootfs %s: %w", containerID, err)

@@ -126,7 +126,8 @@ func (c *Container) deleteFromAll(ctx context.Context) error {
 }
 
 func (c *Container) removeCgroup(ctx context.Context, s *Status) error {
-	if s.Cgroup == "" || !c.m.config.Cgroups.Exists(s.Cgroup) {
+	// It is empty as a rule: the container has exited, and its processes with it.
+	if s.Cgroup == "" || c.m.config.Cgroups.RemoveEmpty(s.Cgroup) {
 		return nil
 	}
 	if err := c.m.config.Cgroups.Kill(ctx, s.Cgroup); err != nil {

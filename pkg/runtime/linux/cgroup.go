@@ -235,31 +235,35 @@ func removeTree(dir string) error {
 	return nil
 }
 
+// RemoveEmpty deletes a cgroup that has neither processes nor cgroups below it,
+// and reports whether it is gone. One that is not there is.
+func (c *Cgroups) RemoveEmpty(cgroup string) bool {
+	if path.Clean("/"+cgroup) == "/" {
+		return false
+	}
+	for _, dir := range c.dirs(cgroup) {
+		if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
+			return false
+		}
+	}
+	return true
+}
+
 // Processes lists the pids in a cgroup and those below it. A cgroup that is
 // not there has none.
 func (c *Cgroups) Processes(cgroup string) ([]int, error) {
 	seen := map[int]bool{}
 	var pids []int
 	for _, dir := range c.dirs(cgroup) {
-		err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-			if err != nil || !d.IsDir() {
-				return ignoreNotExist(err)
-			}
-			b, err := os.ReadFile(filepath.Join(p, "cgroup.procs"))
-			if err != nil {
-				return ignoreGone(err)
-			}
-			for _, field := range bytes.Fields(b) {
-				pid, err := strconv.Atoi(string(field))
-				if err == nil && pid > 0 && !seen[pid] { // 0: of a pid namespace we cannot see
-					seen[pid] = true
-					pids = append(pids, pid)
-				}
-			}
-			return nil
-		})
+		found, err := c.processesOf(dir)
 		if err != nil {
 			return nil, fmt.Errorf("list processes of cgroup %s: %w", cgroup, err)
+		}
+		for _, pid := range found {
+			if !seen[pid] {
+				seen[pid] = true
+				pids = append(pids, pid)
+			}
 		}
 	}
 	return pids, nil

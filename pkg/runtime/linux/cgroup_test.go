@@ -113,3 +113,29 @@ func TestProcessesOfThreaded(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestRemoveEmpty(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	c, err := DetectCgroups()
+	if err != nil {
+		t.Skip(err)
+	}
+	const name = "/cri-node-test-empty"
+	if err := c.Create(name + "/below"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Remove(name) })
+	for _, step := range []struct {
+		cgroup string
+		gone   bool
+	}{{name, false}, {name + "/below", true}, {name, true}, {name, true}, {"/", false}, {"", false}} {
+		if gone := c.RemoveEmpty(step.cgroup); gone != step.gone {
+			t.Errorf("%q is gone: %v", step.cgroup, gone)
+		}
+	}
+	if c.Exists(name) {
+		t.Error("it is still there")
+	}
+}

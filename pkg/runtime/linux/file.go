@@ -101,20 +101,6 @@ func Lock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// RemoveAll deletes a directory tree, but refuses while anything is mounted at
-// or below it: deleting through a live mount has cost other runtimes the data
-// of images and volumes.
-func RemoveAll(path string) error {
-	mounts, err := MountPoints(path)
-	if err != nil {
-		return err
-	}
-	if len(mounts) > 0 {
-		return fmt.Errorf("remove %s: still mounted at %s: %w", path, mounts[0], unix.EBUSY)
-	}
-	return os.RemoveAll(path)
-}
-
 // ignoreNotExist turns "was not there" into success.
 func ignoreNotExist(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {

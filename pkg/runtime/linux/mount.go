@@ -54,15 +54,12 @@ func unescapeMount(s string) string { return mountEscapes.Replace(s) }
 // IsMountPoint reports whether something is mounted exactly at path. It does
 // not follow a final symbolic link.
 func IsMountPoint(path string) (bool, error) {
-	var st unix.Statx_t
-	err := retry(func() error {
-		return unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &st)
-	})
+	st, err := statMount(unix.AT_FDCWD, path, path)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return false, nil
 	}
 	if err != nil {
-		return false, &os.PathError{Op: "statx", Path: path, Err: err}
+		return false, err
 	}
 	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
@@ -84,6 +81,9 @@ func Unmount(path string) error {
 
 // UnmountAll detaches everything at path and below it.
 func UnmountAll(path string) error {
+	if mounted, err := MountBelow(path); err != nil || mounted == "" {
+		return err
+	}
 	points, err := MountPoints(path)
 	if err != nil {
 		return err

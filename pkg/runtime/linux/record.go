@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // A record is one JSON document that says what should exist:
@@ -116,12 +118,12 @@ func Discard(dir string) error {
 	if err := RemoveAll(trash); err != nil {
 		return err
 	}
-	mounts, err := MountPoints(dir)
+	mounted, err := MountBelow(dir)
 	if err != nil {
 		return err
 	}
-	if len(mounts) > 0 {
-		return fmt.Errorf("discard %s: still mounted at %s", dir, mounts[0])
+	if mounted != "" {
+		return fmt.Errorf("discard %s: still mounted at %s: %w", dir, mounted, unix.EBUSY)
 	}
 	if err := os.Rename(dir, trash); err != nil {
 		return ignoreNotExist(err)

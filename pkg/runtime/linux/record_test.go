@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -158,10 +159,16 @@ func TestRemoveAllRefusesMounts(t *testing.T) {
 	if is, err := IsMountPoint(target); err != nil || !is {
 		t.Fatalf("IsMountPoint = %v, %v", is, err)
 	}
-	for _, remove := range []func(string) error{RemoveAll, Discard} {
-		if err := remove(dir); err == nil {
-			t.Fatal("removed a tree with a mount in it")
+	if point, err := MountBelow(dir); err != nil || point != target {
+		t.Errorf("MountBelow = %q, %v", point, err)
+	}
+	for _, remove := range []func(string) error{Discard, RemoveAll} {
+		if err := remove(dir); !errors.Is(err, unix.EBUSY) {
+			t.Fatalf("removed a tree with a mount in it: %v", err)
 		}
+	}
+	if err := RemoveAll(target); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("removed a mount point: %v", err)
 	}
 	if _, err := os.Stat(kept); err != nil {
 		t.Fatal(err)
@@ -175,6 +182,83 @@ func TestRemoveAllRefusesMounts(t *testing.T) {
 	}
 	if err := Unmount(target); err != nil {
 		t.Fatalf("unmount of what is not mounted: %v", err)
+	}
+}
+
+// A file can be a mount point, too, and more files than are looked at one by one
+// hide none.
+func TestRemoveAllRefusesMountedFiles(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root to mount")
+	}
+	source, dir := filepath.Join(t.TempDir(), "kept"), t.TempDir()
+	target := filepath.Join(dir, "sub", "file")
+	err := errors.Join(os.WriteFile(source, []byte("data"), 0o600), os.Mkdir(filepath.Dir(target), 0o700), os.WriteFile(target, nil, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if point, err := MountBelow(dir); err != nil || point != "" {
+		t.Errorf("MountBelow = %q, %v", point, err)
+	}
+	if err := Bind(source, target); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = UnmountAll(dir) })
+	for range 2 {
+		if point, err := MountBelow(dir); err != nil || point != target {
+			t.Errorf("MountBelow = %q, %v", point, err)
+		}
+		for i := range maxLooks {
+			if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := RemoveAll(dir); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("removed a mounted file: %v", err)
+	}
+	if data, err := os.ReadFile(source); err != nil || string(data) != "data" {
+		t.Errorf("%q, %v", data, err)
+	}
+	if err := errors.Join(UnmountAll(dir), RemoveAll(dir)); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
+
+func TestRemoveAll(t *testing.T) {
+	top := t.TempDir()
+	dir, outside := filepath.Join(top, "dir"), filepath.Join(top, "outside")
+	if err := os.MkdirAll(filepath.Join(dir, "a", "b", "c"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(outside, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, filepath.Join(dir, "a", "link")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2*namesAtOnce + 1 {
+		if err := os.WriteFile(filepath.Join(dir, "a", "b", strconv.Itoa(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(top, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir + "/", dir, file, filepath.Join(dir, "below", "nothing")} {
+		if err := RemoveAll(path); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", path, err)
+		}
+	}
+	if _, err := os.Stat(outside); err != nil {
+		t.Errorf("followed a link: %v", err)
 	}
 }
 
