@@ -259,3 +259,91 @@ func TestPeopleExtras(t *testing.T) {
 		}
 	})
 }
+
+// TestPeopleRestartTold: to a plugin a container that is started again is another
+// one, and so is a pod that comes back.
+func TestPeopleRestartTold(t *testing.T) {
+	p := onPeople(t)
+	plugin := p.plugin("10", "restarts")
+	id := p.run(forever, named("told"))
+	pod := p.get(id).PodId
+	for range 3 {
+		_, err := p.Restart(t.Context(), &nodev1.RestartRequest{Container: id})
+		p.must(err)
+	}
+	p.must(p.node.Runtime.StopPodSandbox(t.Context(), pod))
+	p.begin(id)
+	p.rm(id)
+	var want []string
+	for range 5 {
+		want = append(want, "create", "created", "start", "started", "stop", "remove")
+	}
+	p.wants(plugin, id, want...)
+	told := plugin.told(pod)
+	if len(told) < 6 || len(told)%3 != 0 {
+		t.Errorf("of the pod: %v", told)
+	}
+	for i, event := range told {
+		equal(p.env, "event of the pod", event, []string{"run", "stop", "remove"}[i%3])
+	}
+}
+
+// TestPeopleRestartNamespaces: pods with a user namespace, or with one pid
+// namespace, come back with them, also after a reboot.
+func TestPeopleRestartNamespaces(t *testing.T) {
+	p := peopleOf(ownNode(t, node.Options{Number: 64}))
+	var ids []string
+	for name, o := range map[string]*runtimeapi.NamespaceOption{
+		"mapped": {Pid: runtimeapi.NamespaceMode_CONTAINER, UsernsOptions: &runtimeapi.UserNamespace{
+			Mode: runtimeapi.NamespaceMode_POD, Uids: []*runtimeapi.IDMapping{{HostId: 300000, Length: 65536}}, Gids: []*runtimeapi.IDMapping{{HostId: 300000, Length: 65536}},
+		}},
+		"shared": {Pid: runtimeapi.NamespaceMode_POD},
+	} {
+		ids = append(ids, p.run(lives, named(name), func(r *nodev1.CreateRequest) {
+			r.Pod = &runtimeapi.PodSandboxConfig{Linux: &runtimeapi.LinuxPodSandboxConfig{SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: o}}}
+			r.Container.Linux = &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: o}}
+		}))
+	}
+	for life := 1; life <= 4; life++ {
+		for _, id := range ids {
+			p.becomes(id, "running")
+			p.eventually(10*time.Second, func() error {
+				if got := p.lived(id); got != life {
+					return fmt.Errorf("%d lives, not %d", got, life)
+				}
+				return nil
+			})
+			name := p.get(id).Name
+			if out, _ := p.output(id, "cat", "/proc/self/uid_map"); name == "mapped" && !strings.Contains(out, "300000") {
+				t.Errorf("its ids are %q", out)
+			}
+			if out, _ := p.output(id, "cat", "/proc/1/cmdline"); name == "shared" && strings.Contains(out, "life") {
+				t.Errorf("process 1 is %q", out)
+			}
+			if out, _ := p.output(id, "stat", "-c", "%u", "/lives", "/etc/hosts"); out != "0\n0\n" {
+				t.Errorf("owners of its files are %q", out)
+			}
+		}
+		switch life {
+		case 1:
+			for _, id := range ids {
+				p.end(id)
+			}
+		case 2:
+			for _, id := range ids {
+				p.must(p.node.Runtime.StopPodSandbox(t.Context(), p.get(id).PodId))
+			}
+		case 3:
+			p.must(p.node.Reboot(t.Context()))
+			p.must(p.node.Restart(t.Context()))
+			p.reconnect()
+		}
+		for _, id := range ids {
+			if life < 4 {
+				p.begin(id)
+			} else {
+				p.rm(id)
+			}
+		}
+	}
+}
