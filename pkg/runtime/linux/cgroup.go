@@ -2,17 +2,14 @@ package linux
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -252,12 +249,21 @@ func (c *Cgroups) RemoveEmpty(cgroup string) bool {
 // Processes lists the pids in a cgroup and those below it. A cgroup that is
 // not there has none.
 func (c *Cgroups) Processes(cgroup string) ([]int, error) {
+	pids, err := cgroupProcesses(c.dirs(cgroup))
+	if err != nil {
+		return nil, fmt.Errorf("list processes of cgroup %s: %w", cgroup, err)
+	}
+	return pids, nil
+}
+
+// cgroupProcesses lists the pids in the directories of a cgroup and below them.
+func cgroupProcesses(dirs []string) ([]int, error) {
 	seen := map[int]bool{}
 	var pids []int
-	for _, dir := range c.dirs(cgroup) {
-		found, err := c.processesOf(dir)
+	for _, dir := range dirs {
+		found, err := processesOf(dir)
 		if err != nil {
-			return nil, fmt.Errorf("list processes of cgroup %s: %w", cgroup, err)
+			return nil, err
 		}
 		for _, pid := range found {
 			if !seen[pid] {
@@ -276,50 +282,4 @@ func ignoreGone(err error) error {
 		return nil
 	}
 	return ignoreNotExist(err)
-}
-
-// hasThreads reports whether a process lives on without its first thread, which
-// alone makes it look like a zombie.
-func hasThreads(pid int) bool {
-	tasks, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
-	return err == nil && len(tasks) > 1
-}
-
-// Kill sends SIGKILL to every process of a cgroup and waits until it is empty,
-// as long as ctx lasts. A cgroup that is not there is empty.
-func (c *Cgroups) Kill(ctx context.Context, cgroup string) error {
-	if path.Clean("/"+cgroup) == "/" {
-		return fmt.Errorf("kill cgroup %q: it is the root", cgroup)
-	}
-	wait := time.NewTimer(0)
-	defer wait.Stop()
-	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		if c.unified {
-			// cgroup.kill (5.14) cannot miss a fork; older kernels fall through.
-			_ = writeControl(filepath.Join(c.dir("", cgroup), "cgroup.kill"), "1")
-		}
-		pids, err := c.Processes(cgroup)
-		if err != nil {
-			return err
-		}
-		alive := 0
-		for _, pid := range pids {
-			if s, err := ReadStat(pid); err != nil || s.State == 'Z' && !hasThreads(pid) {
-				continue // a zombie stays listed in v1 until it is reaped
-			}
-			alive++
-			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("kill process %d of cgroup %s: %w", pid, cgroup, err)
-			}
-		}
-		if alive == 0 {
-			return nil
-		}
-		wait.Reset(pause)
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("kill cgroup %s: %d processes are still alive: %w", cgroup, alive, ctx.Err())
-		case <-wait.C:
-		}
-	}
 }

@@ -24,7 +24,7 @@ type ProcessUsage struct {
 // ProcessUsage looks at each process of a cgroup and those below it.
 func (c *Cgroups) ProcessUsage(cgroup string) (ProcessUsage, error) {
 	var u ProcessUsage
-	pids, err := c.processesOf(c.dir(c.anyController(), cgroup))
+	pids, err := processesOf(c.dir(c.anyController(), cgroup))
 	if err != nil {
 		return u, fmt.Errorf("list processes of cgroup %s: %w", cgroup, err)
 	}
@@ -44,7 +44,7 @@ func (c *Cgroups) ProcessUsage(cgroup string) (ProcessUsage, error) {
 // CountProcesses counts the processes of a cgroup and those below it. One that is
 // not there has none.
 func (c *Cgroups) CountProcesses(cgroup string) uint64 {
-	pids, err := c.processesOf(c.dir(c.anyController(), cgroup))
+	pids, err := processesOf(c.dir(c.anyController(), cgroup))
 	if err != nil {
 		return 0
 	}
@@ -67,7 +67,7 @@ func (c *Cgroups) anyController() string {
 // processesOf reads the pids in a directory and those below it. It asks for the
 // entries of a directory only where its link count says that some of them are
 // directories.
-func (c *Cgroups) processesOf(dir string) ([]int, error) {
+func processesOf(dir string) ([]int, error) {
 	var buf [4 << 10]byte
 	b, err := readControl(dir+"/cgroup.procs", buf[:])
 	if len(b) == len(buf) { // perhaps more
@@ -94,7 +94,7 @@ func (c *Cgroups) processesOf(dir string) ([]int, error) {
 		if !e.IsDir() {
 			continue
 		}
-		below, err := c.processesOf(filepath.Join(dir, e.Name()))
+		below, err := processesOf(filepath.Join(dir, e.Name()))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}

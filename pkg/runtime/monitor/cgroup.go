@@ -7,15 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
@@ -130,35 +126,22 @@ func keyedCount(b []byte, key string) int64 {
 	return 0
 }
 
-const (
-	killTime  = 5 * time.Second
-	killPause = 5 * time.Millisecond
-	killChunk = 128 // pidfds open at a time
-)
+// killTime bounds the killing of what an init has left behind.
+const killTime = 5 * time.Second
 
 // killAll kills every process of the cgroup and below until there is none, or
 // ctx ends.
 func (c Cgroup) killAll(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, killTime)
-	defer cancel()
 	dir := c.killDir()
 	if dir == "" {
 		return nil
 	}
-	for {
-		if err := killOnce(dir, dir == c.Unified); err != nil {
-			return err
-		}
-		pids, err := cgroupPIDs(dir)
-		if err != nil || len(pids) == 0 {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("kill cgroup %s: processes %v do not die", dir, pids)
-		case <-time.After(killPause): // version 1 has no event to wait for
-		}
+	ctx, cancel := context.WithTimeout(ctx, killTime)
+	defer cancel()
+	if err := linux.KillCgroup(ctx, dir); err != nil {
+		return fmt.Errorf("kill cgroup %s: %w", dir, err)
 	}
+	return nil
 }
 
 // killDir chooses the hierarchy to kill by: on a hybrid host the runtime may
@@ -170,78 +153,6 @@ func (c Cgroup) killDir() string {
 		}
 	}
 	return ""
-}
-
-func killOnce(dir string, unified bool) error {
-	if unified {
-		err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
-		if err == nil || errors.Is(err, fs.ErrNotExist) && !exists(dir) {
-			return nil
-		}
-	}
-	pids, err := cgroupPIDs(dir)
-	if err != nil {
-		return err
-	}
-	for chunk := range slices.Chunk(pids, killChunk) {
-		if err := killMembers(chunk, dir); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// killMembers kills those processes that still are in the cgroup once their
-// identity is fixed: a pid may have been handed on since it was read.
-func killMembers(pids []int, dir string) error {
-	var errs []error
-	pidfds := map[int]*os.File{}
-	for _, pid := range pids {
-		p, err := linux.FindProcess(pid)
-		if err != nil {
-			continue // gone
-		}
-		if pidfd, err := p.Open(); err == nil {
-			pidfds[pid] = pidfd
-		}
-	}
-	members, err := cgroupPIDs(dir)
-	errs = append(errs, err)
-	for _, pid := range members {
-		if pidfd := pidfds[pid]; pidfd != nil {
-			if err := linux.SignalPidfd(pidfd, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-				errs = append(errs, err)
-			}
-		}
-	}
-	for _, pidfd := range pidfds {
-		errs = append(errs, pidfd.Close())
-	}
-	return errors.Join(errs...)
-}
-
-// cgroupPIDs lists the processes in a cgroup and those below it.
-func cgroupPIDs(dir string) ([]int, error) {
-	var pids []int
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // removed meanwhile, and so empty
-		}
-		if err != nil || !d.IsDir() {
-			return err
-		}
-		b, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-			return nil
-		}
-		for field := range strings.FieldsSeq(string(b)) {
-			if pid, err := strconv.Atoi(field); err == nil && pid > 1 && pid != os.Getpid() {
-				pids = append(pids, pid)
-			}
-		}
-		return err
-	})
-	return pids, err
 }
 
 func exists(path string) bool {

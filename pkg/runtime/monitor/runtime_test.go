@@ -8,11 +8,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
 const unifiedCgroup = "/sys/fs/cgroup/unified"
@@ -263,8 +266,17 @@ func TestKillCgroup(t *testing.T) {
 			if e := n.exit("k"); e.Code != 3 {
 				t.Errorf("exit is %+v", e)
 			}
-			if pids, err := cgroupPIDs(dir); err != nil || len(pids) > 0 {
-				t.Errorf("left: %v, %v", pids, err)
+			for _, d := range []string{dir, below} {
+				pids, err := os.ReadFile(filepath.Join(d, "cgroup.procs"))
+				if err != nil {
+					t.Error(err)
+				}
+				for pid := range strings.FieldsSeq(string(pids)) {
+					n, _ := strconv.Atoi(pid)
+					if p, err := linux.FindProcess(n); err == nil && p.Alive() {
+						t.Errorf("process %d is left in %s", n, d)
+					}
+				}
 			}
 			if d := time.Since(start); d > drainTime {
 				t.Errorf("it took %v", d)
