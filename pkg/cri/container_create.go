@@ -214,7 +214,7 @@ func (s *Server) createOptions(ctx context.Context, c *runtime.Container, q *cre
 			OCIVersion: features.OCIVersion, RRO: features.RecursiveReadOnly && s.host.recursiveReadOnly, IDMap: features.IDMap, ReadsUserNS: features.ReadsUserNS, MountOptions: features.MountOptions,
 		},
 		Defaults: spec.Defaults{
-			Capabilities: options.Capabilities, Env: options.Env, PidsLimit: options.PidsLimit, SeccompRuntimeDefault: options.SeccompDefault,
+			Capabilities: options.Capabilities, Env: options.Env, PidsLimit: cmp.Or(q.extras.PidsLimit, options.PidsLimit), SeccompRuntimeDefault: options.SeccompDefault,
 			Rlimits: q.extras.Ulimits, DeviceOwnership: options.DeviceOwnership, PrivilegedWithoutHostDevices: options.WithoutHostDevices[handler.Handler()],
 		},
 	})

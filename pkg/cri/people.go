@@ -45,6 +45,12 @@ type Extras struct {
 	StopSignal string `json:"stopSignal,omitempty"`
 	// NoEntrypoint: an empty command is none, and not the image's.
 	NoEntrypoint bool `json:"noEntrypoint,omitempty"`
+	// User as an image has it, USER or USER:GROUP; it goes before the security
+	// context's. Groups are more of them, names or numbers.
+	User   string   `json:"user,omitempty"`
+	Groups []string `json:"groups,omitempty"`
+	// PidsLimit goes before the configured one; 0 is none of its own.
+	PidsLimit int64 `json:"pidsLimit,omitempty"`
 }
 
 // Tmpfs is a file system in memory of a container's own.
@@ -80,7 +86,7 @@ var validRlimit = regexp.MustCompile(`^RLIMIT_(AS|CORE|CPU|DATA|FSIZE|LOCKS|MEML
 
 // specExtras are the extras that the spec of a container shows.
 func (s *Server) specExtras(e Extras) spec.Extras {
-	x := spec.Extras{Tmpfs: e.Tmpfs, StopSignal: e.StopSignal}
+	x := spec.Extras{Tmpfs: e.Tmpfs, StopSignal: e.StopSignal, User: e.User, Groups: e.Groups}
 	if e.Init {
 		x.Init = infra.ContainerInit(s.config.InfraRoot)
 	}

@@ -94,6 +94,7 @@ func (s *Server) makeContainer(ctx context.Context, e *entry, p *plan) error {
 	extras := cri.Extras{
 		ID: e.id, LogPath: s.logPath(e.id), Ulimits: p.ulimits,
 		Init: p.request.GetInit(), StopSignal: p.request.GetStopSignal(), NoEntrypoint: p.request.GetEntrypointCleared(),
+		User: p.request.GetUser(), Groups: p.request.GetGroupAdd(), PidsLimit: p.request.GetPidsLimit(),
 	}
 	for _, t := range p.request.GetTmpfs() {
 		extras.Tmpfs = append(extras.Tmpfs, cri.Tmpfs{Path: t.GetPath(), Options: t.GetOptions()})

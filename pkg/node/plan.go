@@ -159,6 +159,12 @@ func (s *Server) planPod(p *plan) error {
 	if p.pod.GetHostname() == "" && security.GetNamespaceOptions().GetNetwork() != runtimeapi.NamespaceMode_NODE {
 		p.pod.Hostname = short(p.record.ID)
 	}
+	if u := security.GetNamespaceOptions().GetUsernsOptions(); wantsIDs(u) {
+		s.giveIDs(u)
+		if own := p.container.GetLinux().GetSecurityContext().GetNamespaceOptions(); own != nil {
+			own.UsernsOptions = proto.CloneOf(u)
+		}
+	}
 	p.fitContainer(security.GetNamespaceOptions())
 	return nil
 }

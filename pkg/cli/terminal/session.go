@@ -61,7 +61,7 @@ func (s *Session) Run(ctx context.Context, conn Conn) (exit *nodev1.Exit, err er
 		defer func() { err = errors.Join(err, restore()) }()
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	stopSignals := s.watchSignals(ctx)
+	stopSignals := s.watchSignals(ctx, cancel)
 	defer stopSignals()
 	defer cancel(nil)
 	if s.Stdin {
@@ -78,8 +78,8 @@ func (s *Session) Run(ctx context.Context, conn Conn) (exit *nodev1.Exit, err er
 	case o := <-received:
 		return o.exit, o.err
 	case <-ctx.Done():
-		if errors.Is(context.Cause(ctx), ErrDetached) {
-			return nil, ErrDetached
+		if cause := context.Cause(ctx); errors.Is(cause, ErrDetached) || errors.Is(cause, ErrForced) {
+			return nil, cause
 		}
 		o := <-received // the stream ends with the caller's context
 		return o.exit, o.err
@@ -152,9 +152,16 @@ func (s *Session) receive() (*nodev1.Exit, error) {
 	}
 }
 
+// ErrForced is the end of a session whose person has had enough: the process of
+// the container takes no notice of signals.
+var ErrForced = errors.New("got 3 SIGTERM/SIGINTs, forcefully exiting")
+
+// patience is how many of them are passed on, less one.
+const patience = 3
+
 // watchSignals passes on changes of the terminal's size, and signals, until stop
 // is called.
-func (s *Session) watchSignals(ctx context.Context) (stop func()) {
+func (s *Session) watchSignals(ctx context.Context, end context.CancelCauseFunc) (stop func()) {
 	signals := make(chan os.Signal, 128)
 	if s.Signals {
 		signal.Notify(signals)
@@ -165,11 +172,19 @@ func (s *Session) watchSignals(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		defer close(done)
+		asked := 0
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case sig := <-signals:
+				if sig == unix.SIGINT || sig == unix.SIGTERM {
+					asked++
+				}
+				if asked >= patience {
+					end(ErrForced)
+					return
+				}
 				if s.sendSignal(sig) != nil {
 					return // Recv has the reason
 				}

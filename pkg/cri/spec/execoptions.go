@@ -61,7 +61,7 @@ func Adjust(p *specs.Process, rootfs string, o ExecOptions) error {
 }
 
 func becomeUser(p *specs.Process, rootfs, user string) error {
-	a, err := parseImageUser(user)
+	a, err := parseUser("user", user)
 	a.field = "user"
 	if err != nil {
 		return fmt.Errorf("user: %w", err)

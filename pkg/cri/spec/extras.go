@@ -11,6 +11,10 @@ import (
 
 // Extras is what CRI's messages have no words for.
 type Extras struct {
+	// User as an image has it goes before that of the security context; Groups are
+	// more of them, names or numbers.
+	User   string
+	Groups []string
 	// Tmpfs are file systems in memory, each at a path of its own.
 	Tmpfs []Tmpfs
 	// Init is the host path of a static executable that runs the command as its

@@ -59,6 +59,9 @@ type account struct {
 // setUser resolves the user inside the root file system.
 func (b *builder) setUser(context.Context) error {
 	a, err := requestedAccount(b.sc, b.image.Config.User)
+	if b.in.Extras.User != "" {
+		a, err = parseUser("user", b.in.Extras.User)
+	}
 	if err != nil {
 		return err
 	}
@@ -68,6 +71,9 @@ func (b *builder) setUser(context.Context) error {
 	}
 	u, err := files.resolve(a, b.sc)
 	if err != nil {
+		return err
+	}
+	if u.Groups, err = files.addGroups(u.Groups, b.in.Extras.Groups); err != nil {
 		return err
 	}
 	if err := b.checkMappedUser(a.field, u); err != nil {
@@ -87,7 +93,7 @@ func requestedAccount(sc *runtimeapi.LinuxContainerSecurityContext, imageUser st
 	case sc.GetRunAsUsername() != "":
 		a = account{field: fieldSecurity + ".run_as_username", name: sc.GetRunAsUsername()}
 	default:
-		if a, err = parseImageUser(imageUser); err != nil {
+		if a, err = parseUser("image config.User", imageUser); err != nil {
 			return a, err
 		}
 	}
@@ -98,10 +104,10 @@ func requestedAccount(sc *runtimeapi.LinuxContainerSecurityContext, imageUser st
 	return a, nil
 }
 
-// parseImageUser reads USER of an image: empty, user or user:group, each a
-// name or a number.
-func parseImageUser(s string) (account, error) {
-	a := account{field: "image config.User"}
+// parseUser reads what an image has for USER: empty, user or user:group, each a
+// name or a number. field is for errors.
+func parseUser(field, s string) (account, error) {
+	a := account{field: field}
 	if s == "" {
 		a.uid = new(uint32)
 		return a, nil
@@ -281,6 +287,29 @@ func (f accounts) resolve(a account, sc *runtimeapi.LinuxContainerSecurityContex
 	}
 	slices.Sort(u.Groups)
 	return u, nil
+}
+
+// addGroups adds groups by name or number to sorted ones.
+func (f accounts) addGroups(groups []uint32, more []string) ([]uint32, error) {
+	for _, name := range more {
+		id, err := parseID(name)
+		if err != nil {
+			return nil, invalid("group_add", "%s %v", quote(name), err)
+		}
+		if id == nil {
+			gid, ok := f.groupByName(name)
+			if !ok {
+				return nil, invalid("group_add", "group %s is not in the image's /etc/group, or its line is broken", quote(name))
+			}
+			id = &gid
+		}
+		groups = append(groups, *id)
+	}
+	if len(groups) > maxGroups {
+		return nil, invalid("group_add", "more than %d groups", maxGroups)
+	}
+	slices.Sort(groups)
+	return slices.Compact(groups), nil
 }
 
 // entry is a line of /etc/passwd.

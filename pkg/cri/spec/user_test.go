@@ -189,3 +189,16 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+func TestAddGroups(t *testing.T) {
+	files := accounts{group: []byte("staff:x:50:\naudio:x:29:\nbroken:x:-1:\n")}
+	got, err := files.addGroups([]uint32{29, 1000}, []string{"staff", "audio", "7"})
+	if err != nil || !slices.Equal(got, []uint32{7, 29, 50, 1000}) {
+		t.Errorf("groups are %v, %v", got, err)
+	}
+	for _, name := range []string{"nobodys", "broken", "", "-1", "4294967296", "0x10"} {
+		if got, err := files.addGroups(nil, []string{name}); err == nil {
+			t.Errorf("%q is taken: %v", name, got)
+		}
+	}
+}
