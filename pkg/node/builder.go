@@ -61,7 +61,9 @@ func (s *builder) Build(stream grpc.BidiStreamingServer[nodev1.BuildRequest, nod
 	if open == nil {
 		return fmt.Errorf("the first message of a build must have open: %w", errdefs.ErrInvalidArgument)
 	}
-	ctx, cancel := context.WithCancelCause(stream.Context())
+	bounded, stop := s.bound(stream.Context())
+	defer stop()
+	ctx, cancel := context.WithCancelCause(bounded)
 	defer cancel(nil)
 	out := newBuildSender(stream, cancel)
 	in := newBuildReceiver(stream, out)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -191,5 +192,37 @@ func (b *builds) fails(want string, args ...string) {
 	}
 	if !strings.Contains(out, want) {
 		b.Errorf("the build said, after %v:\n%s\nwant %q", time.Since(begin), out, want)
+	}
+}
+
+var errNotYet = errors.New("not yet")
+
+// safeBuffer is a bytes.Buffer for two goroutines.
+type safeBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.String()
+}
+
+// removeBuilt removes all images without a name.
+func (b *builds) removeBuilt() {
+	b.Helper()
+	images, err := b.node.Images.ListImages(b.Context(), nil)
+	b.must(err)
+	for _, i := range images {
+		if len(i.RepoTags) == 0 && len(i.RepoDigests) == 0 {
+			b.forget(i.Id)
+		}
 	}
 }

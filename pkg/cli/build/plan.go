@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/credentials"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
@@ -59,6 +60,7 @@ func (o *options) plan(cmd *cobra.Command) (*plan, error) {
 		func() error { return o.planLimits(p) },
 		func() error { return o.planContexts(p) },
 		func() error { return o.planContext(p, cmd.InOrStdin()) },
+		func() error { p.open.Auths, err = credentials.All(); return err },
 		func() error { p.output, err = parseOutput(o.output, cmd.OutOrStdout()); return err },
 	}
 	for _, step := range steps {
