@@ -19,6 +19,13 @@
 // on when its caller's deadline is over, and the next call with the same
 // metadata gets its result. Stop and Remove of what is not there succeed.
 //
+// # Pods with an owner
+//
+// Pods may belong to somebody who is no client of CRI (Extras.Owner, package
+// node): people.go and renew.go. They are in no list, statistic or event of a
+// client that does not ask for them by an id or by the label io.cri-node.owner,
+// and can be brought back after they have ended, which CRI's cannot.
+//
 // # Errors
 //
 // The domain packages return errors of the classes of containerd/errdefs;

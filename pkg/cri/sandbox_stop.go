@@ -65,7 +65,7 @@ func (s *Server) stopSandbox(ctx context.Context, id string) error {
 	defer s.stopping.begin(sb.ID())()
 	if _, err := s.sandboxes().Get(sb.ID()); err != nil {
 		s.stopping.forget(sb.ID())
-		return nil //nolint:nilerr // it was removed meanwhile
+		return nil // it was removed meanwhile
 	}
 	// Containers first: their network goes with the sandbox. The init of a
 	// shared pid namespace goes last, because all others die with it.

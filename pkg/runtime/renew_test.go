@@ -257,7 +257,7 @@ func TestRenewAfterReboot(t *testing.T) {
 	t.Setenv("CRI_NODE_BOOT_ID_PATH", boot)
 	rootfs := &fakeRootfs{}
 	m := newTestManager(t, dir, rootfs)
-	c := exitedContainer(t, m, "a")
+	exitedContainer(t, m, "a")
 	if err := os.RemoveAll(m.stateDir("a")); err != nil {
 		t.Fatal(err)
 	}

@@ -346,8 +346,8 @@ func TestStopDuringRevive(t *testing.T) {
 		t.Fatal(err)
 	}
 	stopped := make(chan error, 1)
-	n.net.onAttach = func(context.Context, network.Attachment) error {
-		go func() { stopped <- m.Stop(context.WithoutCancel(t.Context()), "x") }()
+	n.net.onAttach = func(ctx context.Context, _ network.Attachment) error {
+		go func() { stopped <- m.Stop(context.WithoutCancel(ctx), "x") }()
 		select {
 		case <-stopped:
 			t.Error("it did not wait")
