@@ -111,9 +111,9 @@ func (s *Server) undo(ctx context.Context, e *entry) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
 	err := s.takeDown(ctx, e)
-	if err == nil {
+	if err == nil || !s.hasContainer(e.id) {
 		s.forget(e)
-		return nil
+		return err
 	}
 	klog.FromContext(ctx).Error(err, "A container that could not be made cannot be removed either", "containerID", e.id)
 	return errors.Join(err, s.update(e, func(r *record) { r.Creating = false }))
@@ -139,6 +139,11 @@ func (s *Server) takeDown(ctx context.Context, e *entry) error {
 		}
 	}
 	return err
+}
+
+func (s *Server) hasContainer(id string) bool {
+	_, err := s.config.Containers.Get(id)
+	return err == nil
 }
 
 // inPod lists the containers of people's in a pod, but one.

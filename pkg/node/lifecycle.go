@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -374,14 +375,19 @@ func (s *Server) remove(ctx context.Context, e *entry, anonymous bool) error {
 	if err := s.dontRestart(e); err != nil {
 		return err
 	}
-	if err := s.takeDown(ctx, e); err != nil {
-		return fmt.Errorf("remove container %q: %w", e.name(), err)
-	}
 	r := e.record()
+	err := s.takeDown(ctx, e)
+	if err != nil {
+		err = fmt.Errorf("remove container %q: %w", r.Name, err)
+		if s.hasContainer(e.id) {
+			return err
+		}
+	}
+	// What is left, of its pod or log, nobody could name any more: it goes when
+	// the daemon starts.
 	s.forget(e)
-	var err error
 	if anonymous {
-		err = s.removeAnonymous(r.Volumes)
+		err = errors.Join(err, s.removeAnonymous(r.Volumes))
 	}
 	s.refreshNetworks(ctx, r.Networks)
 	return err

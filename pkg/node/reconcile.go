@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -64,6 +65,7 @@ func (s *Server) reconcile(ctx context.Context) error {
 		}
 		s.forget(e)
 	}
+	s.removeStrayLogs(ctx)
 	for _, c := range s.config.Containers.List() {
 		if st := c.Status(); st.Owner == Owner && !st.Infra && s.table.get(c.ID()) == nil {
 			_, err := s.config.CRI.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: c.ID()})
@@ -77,6 +79,17 @@ func (s *Server) reconcile(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// removeStrayLogs removes logs of containers that are gone.
+func (s *Server) removeStrayLogs(ctx context.Context) {
+	entries, err := os.ReadDir(s.dir("logs"))
+	s.complain(ctx, err, "Logs cannot be listed", "")
+	for _, f := range entries {
+		if id, _, _ := strings.Cut(f.Name(), "."); s.table.get(id) == nil {
+			s.complain(ctx, os.Remove(s.dir("logs", f.Name())), "The log of a container that is gone cannot be removed", id)
+		}
+	}
 }
 
 func (s *Server) complain(ctx context.Context, err error, message, id string) {
