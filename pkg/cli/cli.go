@@ -91,6 +91,7 @@ func add(root *cobra.Command, group string, commands ...*cobra.Command) {
 // finish gives all commands the behaviour they share.
 func finish(root *cobra.Command) {
 	root.SuggestionsMinimumDistance = 2
+	root.TraverseChildren = true // flags of `compose` come before its verb
 	root.Args = noSuchVerb
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &client.ExitError{Code: exitUsage, Err: fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())}

@@ -16,7 +16,7 @@ import (
 func (c *command) build() *cobra.Command {
 	var noCache, pull bool
 	var arguments []string
-	return c.verb("build", "Build the images of services", func(cmd *cobra.Command) {
+	return c.verb("build", "Build the images of services", "build --no-cache web", func(cmd *cobra.Command) {
 		cmd.Flags().BoolVar(&noCache, "no-cache", false, "build each step anew")
 		cmd.Flags().BoolVar(&pull, "pull", false, "pull base images again")
 		cmd.Flags().StringArrayVar(&arguments, "build-arg", nil, "`NAME=VALUE` for the build")
@@ -41,7 +41,7 @@ func (c *command) build() *cobra.Command {
 }
 
 func (c *command) pull() *cobra.Command {
-	return c.verb("pull", "Pull the images of services", nil, func(cmd *cobra.Command, n *client.Node, p *types.Project) error {
+	return c.verb("pull", "Pull the images of services", "pull", nil, func(cmd *cobra.Command, n *client.Node, p *types.Project) error {
 		return each(cmd.Context(), p, func(s *types.ServiceConfig) error {
 			if s.Build != nil && s.Image == "" {
 				return nil
@@ -54,7 +54,7 @@ func (c *command) pull() *cobra.Command {
 func (c *command) config() *cobra.Command {
 	var services, images, volumes, quiet bool
 	var format string
-	return c.verb("config", "Check the Compose file and print what it means", func(cmd *cobra.Command) {
+	return c.verb("config", "Check the Compose file and print what it means", "config --services", func(cmd *cobra.Command) {
 		f := cmd.Flags()
 		f.BoolVar(&services, "services", false, "print the services' names only")
 		f.BoolVar(&images, "images", false, "print the images' names only")
@@ -113,7 +113,7 @@ func each(ctx context.Context, p *types.Project, work func(s *types.ServiceConfi
 
 func (c *command) stopVerb() *cobra.Command {
 	var timeout int64
-	return c.verb("stop", "Stop services", func(cmd *cobra.Command) {
+	return c.verb("stop", "Stop services", "stop web", func(cmd *cobra.Command) {
 		cmd.Flags().Int64VarP(&timeout, "timeout", "t", 0, "`seconds` until containers that do not stop are killed")
 	}, func(cmd *cobra.Command, n *client.Node, p *types.Project) error {
 		return stopAll(cmd.Context(), n, p, &report{to: cmd.ErrOrStderr()}, stopTimeout(cmd, timeout))
@@ -121,7 +121,7 @@ func (c *command) stopVerb() *cobra.Command {
 }
 
 func (c *command) startVerb() *cobra.Command {
-	return c.verb("start", "Start services that have containers", nil, func(cmd *cobra.Command, n *client.Node, p *types.Project) error {
+	return c.verb("start", "Start services that have containers", "start", nil, func(cmd *cobra.Command, n *client.Node, p *types.Project) error {
 		r := &report{to: cmd.ErrOrStderr()}
 		return c.ordered(cmd.Context(), n, p, func(ctx context.Context, s *types.ServiceConfig, one *nodev1.Container) error {
 			if err := await(ctx, n, p, s); err != nil {
@@ -141,7 +141,7 @@ func (c *command) startVerb() *cobra.Command {
 
 func (c *command) restartVerb() *cobra.Command {
 	var timeout int64
-	return c.verb("restart", "Restart services", func(cmd *cobra.Command) {
+	return c.verb("restart", "Restart services", "restart -t 5 api", func(cmd *cobra.Command) {
 		cmd.Flags().Int64VarP(&timeout, "timeout", "t", 0, "`seconds` until containers that do not stop are killed")
 	}, func(cmd *cobra.Command, n *client.Node, p *types.Project) error {
 		r := &report{to: cmd.ErrOrStderr()}
@@ -158,7 +158,7 @@ func (c *command) restartVerb() *cobra.Command {
 
 func (c *command) killVerb() *cobra.Command {
 	var signal string
-	return c.verb("kill", "Send a signal to services", func(cmd *cobra.Command) {
+	return c.verb("kill", "Send a signal to services", "kill -s SIGHUP web", func(cmd *cobra.Command) {
 		cmd.Flags().StringVarP(&signal, "signal", "s", "SIGKILL", "`signal`, by name or number")
 	}, func(cmd *cobra.Command, n *client.Node, p *types.Project) error {
 		r := &report{to: cmd.ErrOrStderr()}
@@ -177,7 +177,7 @@ func (c *command) killVerb() *cobra.Command {
 
 func (c *command) rm() *cobra.Command {
 	var force, stopFirst, volumes bool
-	return c.verb("rm", "Remove containers that do not run", func(cmd *cobra.Command) {
+	return c.verb("rm", "Remove containers that do not run", "rm -s worker", func(cmd *cobra.Command) {
 		f := cmd.Flags()
 		f.BoolVarP(&force, "force", "f", false, "do not ask (this command never does)")
 		f.BoolVarP(&stopFirst, "stop", "s", false, "stop them first")

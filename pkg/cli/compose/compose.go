@@ -44,7 +44,8 @@ func Command(flags *client.Flags, tools Tools) *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.source.addFlags(cmd.PersistentFlags())
+	// They come before the verb, as for docker compose: -f is another one's after it.
+	c.source.addFlags(cmd.Flags())
 	cmd.AddCommand(c.up(), c.down(), c.ps(), c.logs(), c.exec(), c.build(), c.pull(), c.config(),
 		c.stopVerb(), c.startVerb(), c.restartVerb(), c.killVerb(), c.rm())
 	return cmd
@@ -179,9 +180,9 @@ func (c *command) buildImage(cmd *cobra.Command, p *types.Project, s *types.Serv
 }
 
 // verb is a command for the containers of some services, or of all.
-func (c *command) verb(use, short string, addFlags func(cmd *cobra.Command), work func(cmd *cobra.Command, n *client.Node, p *types.Project) error) *cobra.Command {
+func (c *command) verb(use, short, example string, addFlags func(cmd *cobra.Command), work func(cmd *cobra.Command, n *client.Node, p *types.Project) error) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: use + " [SERVICE...]", Short: short, Args: cobra.ArbitraryArgs,
+		Use: use + " [SERVICE...]", Short: short, Example: "  cri-node compose " + example, Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, services []string) error {
 			return c.run(cmd, func(n *client.Node) error {
 				p, err := c.source.load(cmd.Context())

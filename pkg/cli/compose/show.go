@@ -29,7 +29,7 @@ func (c *command) ps() *cobra.Command {
 	var all, services bool
 	var o output.Options
 	cmd := &cobra.Command{
-		Use: "ps [SERVICE...]", Short: "List the containers of a project", Args: cobra.ArbitraryArgs,
+		Use: "ps [SERVICE...]", Short: "List the containers of a project", Example: "  cri-node compose ps -a", Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			return c.run(cmd, func(n *client.Node) error {
 				containers, err := c.containers(cmd.Context(), n, names, all)
@@ -167,7 +167,7 @@ func (c *command) logs() *cobra.Command {
 	var follow, timestamps, plain bool
 	var tail string
 	cmd := &cobra.Command{
-		Use: "logs [SERVICE...]", Short: "Print the logs of services", Args: cobra.ArbitraryArgs,
+		Use: "logs [SERVICE...]", Short: "Print the logs of services", Example: "  cri-node compose logs -f --tail 20 web", Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			return c.run(cmd, func(n *client.Node) error {
 				containers, err := c.containers(cmd.Context(), n, names, true)
