@@ -202,3 +202,5 @@ require (
 	sigs.k8s.io/yaml v1.6.0
 	tags.cncf.io/container-device-interface/specs-go v1.1.1 // indirect
 )
+
+replace github.com/asaskevich/govalidator => ./third_party/govalidator

@@ -83,7 +83,7 @@ func (m *Manager) prepareDirs(ctx context.Context) (recorded, stateful []string,
 // have given is somebody else's, and is left alone.
 func sandboxIDs(dir string) ([]string, error) {
 	ids, err := linux.RecordIDs(dir)
-	return slices.DeleteFunc(ids, func(id string) bool { return !idPattern.MatchString(id) }), err
+	return slices.DeleteFunc(ids, func(id string) bool { return !validID(id) }), err
 }
 
 // eachBounded runs work for each id, a few at a time and each within its own
