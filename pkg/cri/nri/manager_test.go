@@ -147,11 +147,10 @@ func newManager(t *testing.T, node Node, known Known, edits ...func(*Config)) *M
 	return m
 }
 
-// connect connects a plugin until leave is called.
-func connect(t *testing.T, m *Manager, index string) (p *fakePlugin, leave func()) {
+// run connects a plugin until leave is called, or the daemon lets it go.
+func run(t *testing.T, m *Manager, plugin any, index string) (leave func(), ended <-chan struct{}) {
 	t.Helper()
-	p = &fakePlugin{lives: map[string][]string{}, synced: make(chan struct{})}
-	s, err := stub.New(p, stub.WithPluginName("fake"), stub.WithPluginIdx(index), stub.WithSocketPath(m.config.Socket))
+	s, err := stub.New(plugin, stub.WithPluginName("fake"), stub.WithPluginIdx(index), stub.WithSocketPath(m.config.Socket))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,6 +165,14 @@ func connect(t *testing.T, m *Manager, index string) (p *fakePlugin, leave func(
 		<-done
 	})
 	t.Cleanup(leave)
+	return leave, done
+}
+
+// connect is run of a fakePlugin, until it knows what there is.
+func connect(t *testing.T, m *Manager, index string) (p *fakePlugin, leave func()) {
+	t.Helper()
+	p = &fakePlugin{lives: map[string][]string{}, synced: make(chan struct{})}
+	leave, _ = run(t, m, p, index)
 	select {
 	case <-p.synced:
 	case <-time.After(20 * time.Second):

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/containerd/nri/pkg/api"
-	"github.com/containerd/nri/pkg/stub"
 )
 
 // hanging is a plugin that stops in Synchronize until it is let go.
@@ -26,19 +25,9 @@ func (p *hanging) Synchronize(context.Context, []*api.PodSandbox, []*api.Contain
 func hang(t *testing.T, m *Manager) (p *hanging, ended <-chan struct{}) {
 	t.Helper()
 	p = &hanging{fakePlugin: fakePlugin{lives: map[string][]string{}}, reached: make(chan struct{}), release: make(chan struct{})}
-	s, err := stub.New(p, stub.WithPluginName("hanging"), stub.WithPluginIdx("10"), stub.WithSocketPath(m.config.Socket))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = s.Run(ctx)
-	}()
-	t.Cleanup(func() { cancel(); <-done })
+	_, ended = run(t, m, p, "10")
 	<-p.reached
-	return p, done
+	return p, ended
 }
 
 // TestHangingSynchronize: a pod waits for a plugin that is being synchronized as
