@@ -11,7 +11,7 @@ import (
 	"github.com/cri-node/cri-node/pkg/runtime"
 )
 
-// Update changes the limits of a container that runs, and when it is restarted.
+// Update changes the limits of a container, and when it is restarted.
 func (s *containers) Update(ctx context.Context, r *nodev1.UpdateRequest) (*nodev1.UpdateResponse, error) {
 	t, err := s.find(r.GetContainer())
 	if err != nil {
@@ -38,11 +38,7 @@ func (s *containers) Update(ctx context.Context, r *nodev1.UpdateRequest) (*node
 		}
 	}
 	if r.GetResources() != nil {
-		if st := t.c.Status(); st.State != runtime.Running && st.State != runtime.Created {
-			return nil, refused("container %q does not run: its limits can be changed while it does", s.title(t))
-		}
-		_, err := s.config.CRI.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{ContainerId: t.c.ID(), Linux: r.GetResources()})
-		if err != nil {
+		if err := s.limit(ctx, t, r.GetResources()); err != nil {
 			return nil, err
 		}
 	}
@@ -58,6 +54,15 @@ func (s *containers) Update(ctx context.Context, r *nodev1.UpdateRequest) (*node
 	}
 	s.tell(t, "update", nil)
 	return &nodev1.UpdateResponse{}, nil
+}
+
+// limit changes the limits that are in force, or will be with the next start.
+func (s *Server) limit(ctx context.Context, t target, limits *runtimeapi.LinuxContainerResources) error {
+	if t.e != nil && t.c.Status().State == runtime.Exited {
+		return s.config.CRI.RelimitContainer(ctx, t.c.ID(), limits)
+	}
+	_, err := s.config.CRI.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{ContainerId: t.c.ID(), Linux: limits})
+	return err
 }
 
 // Rename gives a container another name.

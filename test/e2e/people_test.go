@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"google.golang.org/grpc/codes"
@@ -325,4 +326,34 @@ func TestPeopleCreateLeavesNothing(t *testing.T) {
 		return nil
 	})
 	p.make(request(forever, named("fails")))
+}
+
+// TestPeopleUpdate changes limits while a container runs, and while it does not.
+func TestPeopleUpdate(t *testing.T) {
+	p := onPeople(t)
+	id := p.run(forever, named("limited"))
+	memory := func() float64 {
+		host, ok := p.inspected(id)["HostConfig"].(map[string]any)
+		if !ok {
+			t.Fatal("no HostConfig")
+		}
+		limit, _ := host["Memory"].(float64)
+		return limit
+	}
+	set := func(bytes int64) {
+		_, err := p.Update(t.Context(), &nodev1.UpdateRequest{Container: id, Resources: &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: bytes}})
+		p.must(err)
+	}
+	set(64 << 20)
+	equal(p.env, "limit", memory(), 64<<20)
+	_, err := p.Stop(t.Context(), &nodev1.StopRequest{Container: id})
+	p.must(err)
+	set(96 << 20)
+	p.begin(id)
+	p.becomes(id, "running")
+	equal(p.env, "limit", memory(), 96<<20)
+	_, err = p.Update(t.Context(), &nodev1.UpdateRequest{Container: id, Restart: &nodev1.RestartPolicy{Name: "always"}})
+	p.must(err)
+	p.must(unix.Kill(int(p.get(id).Pid), unix.SIGKILL))
+	p.restartsOf(id, 1)
 }
