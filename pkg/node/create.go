@@ -102,7 +102,7 @@ func (s *Server) makeContainer(ctx context.Context, e *entry, p *plan) error {
 	_, err := s.config.CRI.CreateIn(ctx, &runtimeapi.CreateContainerRequest{
 		PodSandboxId: p.record.PodID, Config: p.container, SandboxConfig: p.pod,
 	}, extras)
-	return err
+	return inWords(err)
 }
 
 // undo removes all there is of a container whose making failed. What cannot be

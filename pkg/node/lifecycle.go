@@ -72,7 +72,7 @@ func (s *Server) start(ctx context.Context, e *entry, connect func(*runtime.Cont
 		// Its end has to be dealt with first, as long as there is one.
 		s.settle(e, c)
 		if err := s.config.CRI.RenewContainer(ctx, e.id); err != nil {
-			return err
+			return inWords(err)
 		}
 	}
 	s.refreshHosts(ctx, e.record().PodID)
@@ -82,7 +82,7 @@ func (s *Server) start(ctx context.Context, e *entry, connect func(*runtime.Cont
 		}
 	}
 	if _, err := s.config.CRI.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: e.id}); err != nil {
-		return err
+		return inWords(err)
 	}
 	err = s.update(e, func(r *record) { r.Started, r.HealthStatus = true, "" })
 	s.startHealth(e, c)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/containerd/errdefs"
 )
@@ -33,3 +34,17 @@ func invalid(format string, args ...any) error {
 
 // short is the beginning of an id that people are shown.
 func short(id string) string { return id[:min(len(id), 12)] }
+
+// inWords says of an OCI runtime's refusal to execute a command only that, with
+// its class.
+func inWords(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	i := strings.LastIndex(text, `exec: "`)
+	if i < 0 {
+		return err
+	}
+	return &problem{err, "cannot run " + text[i+len("exec: "):]}
+}
