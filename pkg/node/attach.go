@@ -78,6 +78,8 @@ type attachment struct {
 
 // start connects, starts the container and stays until it has exited.
 func (a *attachment) start(ctx context.Context, streams runtime.Streams) error {
+	connection, disconnect := context.WithCancel(ctx)
+	defer disconnect()
 	attached := make(chan error, 1)
 	connecting := false
 	var before uint64
@@ -86,7 +88,7 @@ func (a *attachment) start(ctx context.Context, streams runtime.Streams) error {
 		connected := make(chan struct{})
 		connecting = true
 		go func() {
-			attached <- a.attach(ctx, c, streams, func() { close(connected) })
+			attached <- a.attach(connection, c, streams, func() { close(connected) })
 		}()
 		select {
 		case <-connected:
@@ -96,15 +98,14 @@ func (a *attachment) start(ctx context.Context, streams runtime.Streams) error {
 			return err
 		}
 	})
-	if err != nil {
-		// What is connected to a container that did not start is at its end.
-		if connecting {
-			<-attached
-		}
-		return err
+	if err == nil {
+		err = a.client.say(&nodev1.StreamResponse{Ready: true})
 	}
-	if err := a.client.say(&nodev1.StreamResponse{Ready: true}); err != nil {
-		<-attached
+	if err != nil {
+		disconnect()
+		if connecting {
+			<-attached //nolint:errcheck // it comes of what err says
+		}
 		return err
 	}
 	if err := <-attached; err != nil {

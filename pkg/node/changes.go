@@ -71,11 +71,11 @@ func (s *Server) changed(change runtime.Change) {
 	}
 	switch change.Kind {
 	case runtime.ChangeExited:
-		s.later("container", e.id, func(ctx context.Context) error { return s.tend(ctx, e) })
+		s.later(e.id, func(ctx context.Context) error { return s.tend(ctx, e) })
 	case runtime.ChangeRemoved:
 		if !e.isGone() {
-			s.later("container", e.id, func(ctx context.Context) error { return s.lost(ctx, e) })
+			s.later(e.id, func(ctx context.Context) error { return s.lost(ctx, e) })
 		}
-	case runtime.ChangeCreated, runtime.ChangeStarted:
+	case runtime.ChangeCreated, runtime.ChangeStarted, runtime.ChangePaused, runtime.ChangeUnpaused:
 	}
 }

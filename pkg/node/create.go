@@ -53,7 +53,7 @@ func (s *Server) make(ctx context.Context, e *entry, p *plan) error {
 	for _, step := range []func(context.Context) error{
 		func(context.Context) error { return s.update(e, func(*record) {}) },
 		func(ctx context.Context) error { return s.makeVolumes(ctx, e) },
-		func(ctx context.Context) error { return s.makePod(ctx, e, p) },
+		func(ctx context.Context) error { return s.makePod(ctx, p) },
 		func(ctx context.Context) error { return s.makeContainer(ctx, e, p) },
 		func(ctx context.Context) error { return s.fillVolumes(ctx, e, p) },
 		func(context.Context) error {
@@ -75,7 +75,7 @@ func (s *Server) make(ctx context.Context, e *entry, p *plan) error {
 	return nil
 }
 
-func (s *Server) makePod(ctx context.Context, e *entry, p *plan) error {
+func (s *Server) makePod(ctx context.Context, p *plan) error {
 	if p.pod == nil {
 		return nil // another's
 	}

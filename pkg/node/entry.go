@@ -92,19 +92,17 @@ func (e *entry) broadcastLocked() {
 }
 
 // beginWait says that the container will be started again.
-func (e *entry) beginWait() *waiting {
+func (e *entry) beginWait() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.waiting = &waiting{over: make(chan struct{})}
-	return e.waiting
 }
 
-// endWait ends a wait: the one given, or with nil any. It reports whether there
-// was one.
-func (e *entry) endWait(w *waiting) bool {
+// endWait ends a wait, and reports whether there was one.
+func (e *entry) endWait() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.waiting == nil || w != nil && e.waiting != w {
+	if e.waiting == nil {
 		return false
 	}
 	close(e.waiting.over)

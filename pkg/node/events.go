@@ -80,5 +80,9 @@ func (s *Server) containerEvent(e *entry, change runtime.Change) {
 		})
 	case runtime.ChangeRemoved:
 		report("destroy", nil)
+	case runtime.ChangePaused:
+		report("pause", nil)
+	case runtime.ChangeUnpaused:
+		report("unpause", nil)
 	}
 }

@@ -81,7 +81,7 @@ func (s *Server) execDetached(ctx context.Context, t target, c *client, process 
 	tty := process.Terminal
 	ended := make(chan error, 1)
 	started := make(chan struct{})
-	s.later("container", t.c.ID(), func(ctx context.Context) error {
+	s.later(t.c.ID(), func(ctx context.Context) error { //nolint:contextcheck // it outlives the call
 		streams := runtime.Streams{TTY: tty, Stdout: someStream{}}
 		if !tty {
 			streams.Stderr = someStream{}

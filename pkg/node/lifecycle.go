@@ -41,7 +41,7 @@ func (s *Server) startAsked(ctx context.Context, t target, connect func(*runtime
 		return err
 	}
 	defer unlock()
-	t.e.endWait(nil)
+	t.e.endWait()
 	st := t.c.Status()
 	if st.Paused {
 		return refused("container %q is paused: \"cri-node unpause %s\" lets it go on", t.e.name(), t.e.name())
@@ -85,7 +85,7 @@ func (s *Server) start(ctx context.Context, e *entry, connect func(*runtime.Cont
 		return inWords(err)
 	}
 	err = s.update(e, func(r *record) { r.Started, r.HealthStatus = true, "" })
-	s.startHealth(e, c)
+	s.startHealth(e, c) //nolint:contextcheck // it outlives the call
 	return err
 }
 
@@ -135,7 +135,7 @@ func (s *Server) stopLocked(ctx context.Context, t target, signal string, timeou
 
 // dontRestart makes a container's restart policy rest.
 func (s *Server) dontRestart(e *entry) error {
-	e.endWait(nil)
+	e.endWait()
 	if e.record().Stopped {
 		return nil
 	}
@@ -217,7 +217,7 @@ func (s *containers) Restart(ctx context.Context, r *nodev1.RestartRequest) (*no
 		return nil, err
 	}
 	defer unlock()
-	t.e.endWait(nil)
+	t.e.endWait()
 	if t.c.Status().State == runtime.Running {
 		// Without --rm and the like: it comes back at once.
 		if err := s.end(ctx, t, r.GetSignal(), r.Timeout); err != nil {
@@ -310,7 +310,6 @@ func (s *containers) Pause(ctx context.Context, r *nodev1.PauseRequest) (*nodev1
 		return nil, err
 	}
 	s.stopHealth(t.e)
-	s.tell(t, "pause", nil)
 	return &nodev1.PauseResponse{}, nil
 }
 
@@ -335,9 +334,8 @@ func (s *containers) Unpause(ctx context.Context, r *nodev1.UnpauseRequest) (*no
 		return nil, err
 	}
 	if t.e != nil {
-		s.startHealth(t.e, t.c)
+		s.startHealth(t.e, t.c) //nolint:contextcheck // it outlives the call
 	}
-	s.tell(t, "unpause", nil)
 	return &nodev1.UnpauseResponse{}, nil
 }
 

@@ -88,7 +88,7 @@ func (s *Server) describe(t target, size bool) *nodev1.Container {
 func (s *Server) measure(c *runtime.Container, m *nodev1.Container) {
 	usage, _, err := s.config.Images.RootfsUsage(c.ID(), c.RootfsPath())
 	if err == nil {
-		m.SizeRw = int64(usage.Bytes)
+		m.SizeRw = usage.Bytes
 	}
 	m.SizeRootfs = m.GetSizeRw()
 	if img, err := s.config.Images.Resolve(c.Status().ImageID); err == nil {

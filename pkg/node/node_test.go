@@ -124,7 +124,7 @@ func TestState(t *testing.T) {
 	if got := e.state(status(runtime.Exited, false, "")); got != "restarting" {
 		t.Error(got)
 	}
-	if !e.endWait(nil) || e.endWait(nil) {
+	if !e.endWait() || e.endWait() {
 		t.Error("a wait ends once")
 	}
 }

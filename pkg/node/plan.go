@@ -223,7 +223,7 @@ func (p *plan) planHealth(s *Server, img *image.Image) error {
 	}
 	own := s.imageHealth(img)
 	c = c.Over(own.Healthcheck)
-	if c.Validate() != nil {
+	if bad := c.Validate() != nil; bad {
 		p.warnings = append(p.warnings, "the image's health check is none that could be run, and is left out")
 		return nil
 	}

@@ -112,7 +112,7 @@ func (s *Server) boot(ctx context.Context, e *entry) error {
 	}
 	switch st := c.Status(); st.State {
 	case runtime.Running:
-		s.startHealth(e, c)
+		s.startHealth(e, c) //nolint:contextcheck // it ends with the server
 	case runtime.Exited:
 		r := e.record()
 		if !r.Started || !r.Restart.AtBoot(r.exit(st)) {

@@ -58,10 +58,10 @@ type Server struct {
 	hosts     hostsFiles
 
 	// life ends with the server, calls when it takes no more of them.
-	life, calls         context.Context //nolint:containedctx // of what outlives requests
-	endLife             context.CancelFunc
-	endCalls            context.CancelCauseFunc
-	background, streams sync.WaitGroup
+	life, calls context.Context //nolint:containedctx // of what outlives requests
+	endLife     context.CancelFunc
+	endCalls    context.CancelCauseFunc
+	background  sync.WaitGroup
 }
 
 // containers, images, builder and system are the services; each in files of its
@@ -120,13 +120,13 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	s.life, s.endLife = context.WithCancel(ctx)
 	s.calls, s.endCalls = context.WithCancelCause(ctx)
-	if err := s.reconcile(s.life); err != nil {
+	if err := s.reconcile(ctx); err != nil {
 		s.endLife()
 		return err
 	}
 	s.background.Go(func() { s.config.Changes.follow(s.life, s.changed) })
 	for _, e := range s.table.list() {
-		s.later("container", e.id, func(ctx context.Context) error { return s.boot(ctx, e) })
+		s.later(e.id, func(ctx context.Context) error { return s.boot(ctx, e) }) //nolint:contextcheck // it ends with the server
 	}
 	return nil
 }
@@ -143,12 +143,12 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// later does something about an object in the time of the server.
-func (s *Server) later(kind, id string, do func(context.Context) error) {
+// later does something about a container in the time of the server.
+func (s *Server) later(id string, do func(context.Context) error) {
 	s.background.Go(func() {
-		log := klog.FromContext(s.life).WithValues(kind+"ID", id)
+		log := klog.FromContext(s.life).WithValues("containerID", id)
 		ctx := klog.NewContext(s.life, log)
-		err := guard.Call(log, "work on "+kind+" "+id, func() error { return do(ctx) })
+		err := guard.Call(log, "work on container "+id, func() error { return do(ctx) })
 		if err != nil && ctx.Err() == nil {
 			log.Error(err, "What a container of people's needs cannot be done")
 		}

@@ -40,7 +40,7 @@ func (s *Server) tendOnce(ctx context.Context, e *entry) (wait time.Duration, ag
 	defer unlock()
 	c, err := s.config.Containers.Get(e.id)
 	if err != nil || e.isGone() {
-		return 0, false, nil //nolint:nilerr // it was removed
+		return 0, false, nil // it was removed
 	}
 	st := c.Status()
 	r := e.record()
@@ -82,7 +82,7 @@ func (s *Server) restart(ctx context.Context, e *entry, wait time.Duration) erro
 		return err
 	}
 	defer unlock()
-	if !e.endWait(nil) {
+	if !e.endWait() {
 		return nil
 	}
 	if err := s.update(e, func(r *record) { r.Restarts++; r.Wait = wait }); err != nil {
@@ -157,7 +157,7 @@ func (s *Server) forget(e *entry) {
 	if err := os.Remove(s.recordPath(e.id)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		klog.FromContext(s.life).Error(err, "The record of a container stays until the next start", "containerID", e.id)
 	}
-	e.endWait(nil)
+	e.endWait()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.gone = true

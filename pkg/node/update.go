@@ -46,7 +46,7 @@ func (s *containers) Update(ctx context.Context, r *nodev1.UpdateRequest) (*node
 		if err := s.update(t.e, func(r *record) { r.Restart = policy }); err != nil {
 			return nil, err
 		}
-		if policy.None() && t.e.endWait(nil) {
+		if policy.None() && t.e.endWait() {
 			if err := s.finish(ctx, t.e, t.c); err != nil {
 				return nil, err
 			}

@@ -59,8 +59,8 @@ type position struct {
 
 // last finds the position of the last n lines of files.
 func last(all []string, n int64) (position, error) {
-	for i := len(all) - 1; i >= 0; i-- {
-		offset, found, err := lastIn(all[i], n)
+	for i, path := range slices.Backward(all) {
+		offset, found, err := lastIn(path, n)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -149,8 +149,8 @@ func lastPacked(f io.Reader, n int64) (offset, found int64, err error) {
 	r := bufio.NewReaderSize(z, block)
 	for at := int64(0); ; {
 		record, size, err := next(r)
-		if err != nil {
-			break
+		if err != nil { // the end, also of what a crash cut short
+			return starts[0], min(found, n), nil //nolint:nilerr // see above
 		}
 		at += size
 		if whole(record) {
@@ -161,7 +161,6 @@ func lastPacked(f io.Reader, n int64) (offset, found int64, err error) {
 			}
 		}
 	}
-	return starts[0], min(found, n), nil
 }
 
 // maxRecord is the longest record that is read: the monitor splits lines far
