@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -59,7 +60,10 @@ func (c *Container) Remove(ctx context.Context) error {
 // everything from the id and the record, and may be repeated. Only the record
 // waits for the other steps: as long as something is left, it must be found.
 func (c *Container) teardown(ctx context.Context) error {
-	if err := errors.Join(c.endLife(ctx), c.removeRootfs(ctx)); err != nil {
+	if err := c.endLife(ctx); err != nil {
+		return err
+	}
+	if err := c.removeRootfs(ctx); err != nil {
 		return err
 	}
 	if err := linux.Discard(c.m.stateDir(c.id)); err != nil {
@@ -84,16 +88,40 @@ func (c *Container) endLife(ctx context.Context) error {
 // endCreate waits until no create of this container is under way in the
 // monitor, which gives it up when the daemon that asked for it is gone.
 func (c *Container) endCreate(ctx context.Context) error {
-	if s := c.Status(); s.State != Creating && !s.Renewing {
+	s := c.Status()
+	if s.State != Creating && !s.Renewing {
 		return nil
 	}
 	if err := c.kill(ctx); err != nil {
 		return err
 	}
+	if err := awaitEnd(ctx, s.Process); err != nil {
+		return fmt.Errorf("wait for killed container %s: %w", c.id, err)
+	}
 	if err := c.m.monitor.Forget(ctx, c.id); err != nil && !errors.Is(err, monitor.ErrState) {
 		return err
 	}
 	return nil // what lives nevertheless is in the cgroup, and ends with it
+}
+
+// awaitEnd waits until a process that was killed is gone, or a zombie.
+func awaitEnd(ctx context.Context, p linux.Process) error {
+	if p.PID <= 0 {
+		return nil
+	}
+	pidfd, err := p.Open()
+	if err != nil {
+		return ignoreGone(err)
+	}
+	limit := teardownTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline))
+	}
+	ended, err := linux.PollPidfd(pidfd, limit)
+	if err == nil && !ended {
+		err = context.DeadlineExceeded
+	}
+	return errors.Join(err, pidfd.Close())
 }
 
 // deleteFromRuntime removes the OCI runtime's state and the cgroup.
