@@ -40,6 +40,7 @@ func TestBuildCache(t *testing.T) {
 	cached(0, "--no-cache", "--no-cache")
 	// The first stage is built anew; what it gives to the second is the same.
 	cached(2, "--no-cache-filter", "--no-cache-filter", "one")
+	b.must(b.node.Stop(20 * time.Second))
 	b.must(b.node.Restart(t.Context()))
 	cached(4, "after a restart of the daemon")
 	b.prune()
@@ -70,10 +71,13 @@ func TestBuildReproducible(t *testing.T) {
 // and the next one goes on from what was done.
 func TestBuildKilled(t *testing.T) {
 	for name, end := range map[string]func(b *builds, client *exec.Cmd){
-		"client":     func(_ *builds, client *exec.Cmd) { _ = client.Process.Kill() },
-		"ctrl-c":     func(_ *builds, client *exec.Cmd) { _ = client.Process.Signal(os.Interrupt) },
-		"daemon -9":  func(b *builds, _ *exec.Cmd) { b.must(b.node.Kill()); b.must(b.node.Restart(b.Context())) },
-		"daemon end": func(b *builds, _ *exec.Cmd) { b.must(b.node.Restart(b.Context())) },
+		"client":    func(_ *builds, client *exec.Cmd) { _ = client.Process.Kill() },
+		"ctrl-c":    func(_ *builds, client *exec.Cmd) { _ = client.Process.Signal(os.Interrupt) },
+		"daemon -9": func(b *builds, _ *exec.Cmd) { b.must(b.node.Kill()); b.must(b.node.Restart(b.Context())) },
+		"daemon end": func(b *builds, _ *exec.Cmd) {
+			b.must(b.node.Stop(20 * time.Second))
+			b.must(b.node.Restart(b.Context()))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := &builds{env: ownNode(t, node.Options{})}
