@@ -30,6 +30,7 @@ import (
 	"github.com/cri-node/cri-node/pkg/cli/images"
 	"github.com/cri-node/cri-node/pkg/cli/kube"
 	"github.com/cri-node/cri-node/pkg/cli/manual"
+	"github.com/cri-node/cri-node/pkg/cli/system"
 	"github.com/cri-node/cri-node/pkg/cli/volumes"
 )
 
@@ -64,6 +65,7 @@ func AddCommands(root *cobra.Command) {
 	add(root, groupImages, build.Command(flags), build.BuilderCommand(flags), images.GroupCommand(flags, build.Command(flags), inspectImages(flags)))
 	add(root, groupSeveral, compose.Command(flags, compose.Tools{Build: buildVerb(flags), Pull: pullImage}))
 	add(root, groupSeveral, kube.PlayCommand(flags, pullImage), kube.GenerateCommand(flags))
+	add(root, groupNode, system.Commands(flags)...)
 	root.AddCommand(manual.Command())
 	root.SetCompletionCommandGroupID(groupNode)
 	root.SetHelpCommandGroupID(groupNode)

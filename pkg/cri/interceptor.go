@@ -84,6 +84,9 @@ func (s *Server) intercept(ctx context.Context, request any, info *grpc.UnarySer
 			defer func() {
 				err = late(err, at)
 				at.Finish(err)
+				if method != "ExecSync" {
+					s.tellChronicle(method, request, begin, at.String(), err)
+				}
 			}()
 		}
 		response, err = handler(klog.NewContext(ctx, log), request)

@@ -23,6 +23,8 @@ type operations[K comparable] struct {
 	// method names the call, and metrics are told of its stages.
 	method  string
 	metrics *telemetry.Metrics
+	// done, which may be nil, is told of the end of each execution.
+	done func(key K, op *operation)
 
 	mu      sync.Mutex
 	running map[K]*operation
@@ -89,6 +91,9 @@ func (o *operations[K]) join(ctx context.Context, key K, f func(ctx context.Cont
 		close(finished)
 		at.Finish(op.err)
 		klog.FromContext(ctx).V(logStages).Info("Done", "id", op.id, "stages", at.String())
+		if o.done != nil {
+			o.done(key, op)
+		}
 		o.mu.Lock()
 		delete(o.running, key)
 		o.mu.Unlock()

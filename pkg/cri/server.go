@@ -137,6 +137,8 @@ type Server struct {
 	metrics  metricTable
 	host     host
 	events   *eventLog
+	// chronicle remembers what was done, for people.
+	chronicle chronicle
 }
 
 type containerKey struct {
@@ -168,6 +170,7 @@ func New(ctx context.Context, c Config) *Server {
 		stats:    stats.New(c.Cgroups),
 		metrics:  newMetricTable(c.Cgroups.Offers()),
 	}
+	s.runs.done, s.creates.done = s.runDone, s.createDone
 	s.options.Store(&c.Options)
 	s.prepareNRI(ctx)
 	s.grpc = grpc.NewServer(append(c.Tracing.ServerOptions(),

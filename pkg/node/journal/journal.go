@@ -113,3 +113,19 @@ func (j *Journal[T]) at(number uint64) (e entry[T], more <-chan struct{}, err er
 	}
 	return j.ring[number%uint64(len(j.ring))], nil, nil
 }
+
+// Past returns the events that are remembered, the oldest first.
+func (j *Journal[T]) Past() []T {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	size := uint64(len(j.ring))
+	first := uint64(0)
+	if j.next > size {
+		first = j.next - size
+	}
+	events := make([]T, 0, j.next-first)
+	for n := first; n < j.next; n++ {
+		events = append(events, j.ring[n%size].event)
+	}
+	return events
+}

@@ -1,0 +1,90 @@
+package cri
+
+import (
+	"sync"
+	"time"
+
+	"github.com/cri-node/cri-node/pkg/sandbox"
+)
+
+// chronicleSize is how many calls are remembered.
+const chronicleSize = 2000
+
+// Done is a call that changed a pod or a container, or failed to, as a person who
+// asks why wants to know of it.
+type Done struct {
+	// At is when it began.
+	At     time.Time
+	Took   time.Duration
+	Method string
+	// Pod is what the pod was to be called, where the call says it: a pod that could
+	// not be made has no id.
+	Pod                    sandbox.Key
+	Container              string
+	SandboxID, ContainerID string
+	// Stages are the stages of the call with their times.
+	Stages string
+	Err    error
+}
+
+// chronicle keeps the last calls. The zero chronicle is empty.
+type chronicle struct {
+	mu   sync.Mutex
+	ring []Done
+	next int
+}
+
+func (c *chronicle) add(d Done) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.ring) < chronicleSize {
+		c.ring = append(c.ring, d)
+		return
+	}
+	c.ring[c.next] = d
+	c.next = (c.next + 1) % len(c.ring)
+}
+
+// Chronicle returns the remembered calls that match, the oldest first.
+func (s *Server) Chronicle(match func(Done) bool) []Done {
+	s.chronicle.mu.Lock()
+	defer s.chronicle.mu.Unlock()
+	var found []Done
+	for i := range s.chronicle.ring {
+		d := s.chronicle.ring[(s.chronicle.next+i)%len(s.chronicle.ring)]
+		if match(d) {
+			found = append(found, d)
+		}
+	}
+	return found
+}
+
+// tellChronicle takes note of a call by what its request names.
+func (s *Server) tellChronicle(method string, request any, begin time.Time, stages string, err error) {
+	d := Done{At: begin, Took: time.Since(begin), Method: method, Stages: stages, Err: err}
+	if m, ok := request.(ofSandbox); ok {
+		d.SandboxID = m.GetPodSandboxId()
+	}
+	if m, ok := request.(ofContainer); ok {
+		d.ContainerID = m.GetContainerId()
+		if c, err := s.config.Containers.Get(d.ContainerID); err == nil {
+			d.SandboxID, d.Container = c.Status().Group, c.Status().Name
+		}
+	}
+	s.chronicle.add(d)
+}
+
+// runDone and createDone take note of what outlives its calls.
+func (s *Server) runDone(key podKey, op *operation) {
+	s.chronicle.add(Done{
+		At: op.begin, Took: time.Since(op.begin), Method: "RunPodSandbox",
+		Pod: key.Key, SandboxID: op.id, Stages: op.stage(), Err: op.err,
+	})
+}
+
+func (s *Server) createDone(key containerKey, op *operation) {
+	s.chronicle.add(Done{
+		At: op.begin, Took: time.Since(op.begin), Method: "CreateContainer",
+		SandboxID: key.sandbox, Container: key.name, ContainerID: op.id, Stages: op.stage(), Err: op.err,
+	})
+}
