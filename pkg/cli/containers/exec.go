@@ -3,7 +3,9 @@ package containers
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -91,12 +93,37 @@ func (o *execOptions) run(ctx context.Context, n *client.Node, cmd *cobra.Comman
 		_, err = stream.Recv() // it has the reason
 		return execError(err)
 	}
+	said := &lastWords{w: s.Err}
+	s.Err = said
 	session := terminal.Session{Streams: s, Stdin: request.GetStdin(), TTY: o.tty, DetachKeys: keys}
 	exit, detached, err := ended(session.Run(ctx, execConn{stream}))
 	if err != nil || detached {
 		return execError(err)
 	}
+	if exit.GetError() != "" && said.have(exit.GetError()) {
+		// The OCI runtime has told already why there is no process.
+		return &client.ExitError{Code: startCode(exit.GetError(), int(exit.GetCode()))}
+	}
 	return exitStatus(exit)
+}
+
+// lastWords passes on what is written, and remembers the end of it.
+type lastWords struct {
+	w   io.Writer
+	end []byte
+}
+
+// wordsKept is more than an OCI runtime says.
+const wordsKept = 4096
+
+func (l *lastWords) Write(p []byte) (int, error) {
+	l.end = append(l.end, p...)
+	l.end = l.end[max(0, len(l.end)-wordsKept):]
+	return l.w.Write(p)
+}
+
+func (l *lastWords) have(text string) bool {
+	return strings.Contains(string(l.end), strings.TrimSpace(text))
 }
 
 // execError has docker's exit codes for a command that could not be started, and

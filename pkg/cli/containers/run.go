@@ -132,7 +132,7 @@ func (o *runOptions) run(ctx context.Context, n *client.Node, cmd *cobra.Command
 		return err
 	}
 	to.streams, to.detachKeys, to.signals, to.tty, to.start = streams(cmd), keys, o.sigProxy, o.TTY, true
-	if o.TTY && to.stdin && !terminal.Is(to.streams.In) {
+	if o.TTY && to.stdin && !o.Detach && !terminal.Is(to.streams.In) {
 		return &client.ExitError{Code: 1, Err: errNoTerminal()}
 	}
 	created, err := o.create(ctx, n, cmd, args)
