@@ -53,14 +53,24 @@ func newEntry(r record) *entry {
 	return &entry{id: r.ID, op: make(chan struct{}, 1), rec: r, changed: make(chan struct{})}
 }
 
-// lock takes the container for one operation. The caller must call unlock.
+// lock takes the container for one operation. The caller must call unlock. One
+// that was removed meanwhile is not found.
 func (e *entry) lock(ctx context.Context) (unlock func(), err error) {
 	select {
 	case e.op <- struct{}{}:
+		if e.isGone() {
+			<-e.op
+			return nil, e.removed()
+		}
 		return func() { <-e.op }, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("wait for another operation on container %s: %w", short(e.id), context.Cause(ctx))
 	}
+}
+
+// removed is the error of what comes too late.
+func (e *entry) removed() error {
+	return notFound("container %q was removed meanwhile", e.name())
 }
 
 // record returns a copy. What its slices hold is not changed by anybody.
@@ -76,6 +86,10 @@ func (e *entry) name() string { return e.record().Name }
 func (s *Server) update(e *entry, f func(*record)) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.gone {
+		// A record without a container would come to life with the next daemon.
+		return notFound("container %q was removed meanwhile", e.rec.Name)
+	}
 	next := e.rec
 	f(&next)
 	if err := s.save(&next); err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/cri-node/cri-node/pkg/cri/spec"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/node/health"
@@ -46,6 +48,9 @@ func (s *Server) startHealth(e *entry, c *runtime.Container) {
 	w := &watch{cancel: cancel, done: make(chan struct{})}
 	w.checker = health.New(*r.Health, c.Status().StartedAt, r.HealthStatus, func(status health.Status) {
 		err := s.update(e, func(r *record) { r.HealthStatus = status })
+		if errdefs.IsNotFound(err) {
+			return // it is being removed
+		}
 		s.complain(ctx, err, "The health of a container is not saved", e.id)
 		s.tell(target{c, e}, "health_status: "+string(status), nil)
 	})

@@ -7,6 +7,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -353,13 +354,13 @@ func (s *containers) Remove(ctx context.Context, r *nodev1.RemoveRequest) (*node
 		return &nodev1.RemoveResponse{}, err
 	}
 	unlock, err := t.e.lock(ctx)
+	if errdefs.IsNotFound(err) {
+		return &nodev1.RemoveResponse{}, nil // another removed it meanwhile
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if t.e.isGone() {
-		return &nodev1.RemoveResponse{}, nil // another removed it meanwhile
-	}
 	if t.c.Status().State == runtime.Running && !r.GetForce() {
 		return nil, refused("container %q is running: \"cri-node stop %s\" first, or remove it with --force", t.e.name(), t.e.name())
 	}

@@ -158,3 +158,17 @@ func TestChoose(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRemovedIsNotFound: what waited for a container while it was removed must
+// not write its record again.
+func TestRemovedIsNotFound(t *testing.T) {
+	e := newEntry(record{ID: "a", Name: "one"})
+	e.gone = true
+	if _, err := e.lock(t.Context()); !errdefs.IsNotFound(err) {
+		t.Error(err)
+	}
+	s := &Server{config: Config{Root: t.TempDir()}}
+	if err := s.update(e, func(*record) {}); !errdefs.IsNotFound(err) {
+		t.Error(err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
@@ -102,6 +103,9 @@ func (s *Server) complain(ctx context.Context, err error, message, id string) {
 // off.
 func (s *Server) boot(ctx context.Context, e *entry) error {
 	unlock, err := e.lock(ctx)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

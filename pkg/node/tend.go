@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
@@ -34,12 +35,15 @@ func (s *Server) tend(ctx context.Context, e *entry) error {
 // container is to be started again, and when.
 func (s *Server) tendOnce(ctx context.Context, e *entry) (wait time.Duration, again bool, err error) {
 	unlock, err := e.lock(ctx)
+	if errdefs.IsNotFound(err) {
+		return 0, false, nil
+	}
 	if err != nil {
 		return 0, false, err
 	}
 	defer unlock()
 	c, err := s.config.Containers.Get(e.id)
-	if err != nil || e.isGone() {
+	if err != nil {
 		return 0, false, nil // it was removed
 	}
 	st := c.Status()
@@ -78,6 +82,9 @@ func (s *Server) pause(ctx context.Context, e *entry, wait time.Duration) bool {
 // restart starts a container whose policy says so, after its wait.
 func (s *Server) restart(ctx context.Context, e *entry, wait time.Duration) error {
 	unlock, err := e.lock(ctx)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -140,13 +147,13 @@ func (s *Server) rest(ctx context.Context, r *record) error {
 // left of it.
 func (s *Server) lost(ctx context.Context, e *entry) error {
 	unlock, err := e.lock(ctx)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if e.isGone() {
-		return nil
-	}
 	return s.remove(ctx, e, true)
 }
 

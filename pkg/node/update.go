@@ -82,9 +82,6 @@ func (s *containers) Rename(ctx context.Context, r *nodev1.RenameRequest) (*node
 		return nil, err
 	}
 	defer unlock()
-	if t.e.isGone() {
-		return nil, notFound("no container %q", r.GetContainer())
-	}
 	before := t.e.name()
 	if before == r.GetName() {
 		return nil, refused("container %q has that name", before)
