@@ -227,6 +227,7 @@ func (n *node) openImages(ctx context.Context, cfg *config.Config) (*image.Store
 		MaxParallelLayers: cfg.Image.MaxParallelLayers,
 		ProgressTimeout:   cfg.Image.ProgressTimeout.Duration,
 		PinnedImages:      cfg.Image.Pinned,
+		KeepCompressed:    cfg.Image.KeepCompressed,
 		Policy:            policy,
 		OnStage:           func(stage string, took time.Duration) { n.shrinker.Worked(); measured(stage, took) },
 	})

@@ -62,6 +62,7 @@ type Image struct {
 	MaxParallelLayers int      `toml:"max_parallel_layers"`
 	ProgressTimeout   Duration `toml:"progress_timeout"`
 	Pinned            []string `toml:"pinned"`
+	KeepCompressed    bool     `toml:"keep_compressed"`
 
 	Signatures []Signature `toml:"signatures"`
 }
