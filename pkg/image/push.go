@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -202,7 +203,11 @@ func (p *push) known(o origin) origin {
 	for _, other := range append(p.image.origins(p.store), p.store.originsElsewhere([]digest.Digest{o.DiffID})...) {
 		if other.DiffID == o.DiffID && other.descriptor().Digest == want {
 			o.Own = o.Own || other.Own
-			o.Blobs = append(o.Blobs, other.Blobs...)
+			for _, b := range other.Blobs {
+				if !slices.Contains(o.Blobs, b) {
+					o.Blobs = append(o.Blobs, b)
+				}
+			}
 		}
 	}
 	return o

@@ -66,7 +66,8 @@ func (p *push) openBlob(ctx context.Context, desc ocispec.Descriptor, o origin) 
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		tried[len(tried)-1] += " (" + err.Error() + ")"
+		// Not the token that an unreachable target is known by.
+		tried[len(tried)-1] += " (" + strings.ReplaceAll(err.Error(), ErrRegistryUnavailable.Error()+": ", "") + ")"
 	}
 	where := "and nobody knows where it came from"
 	if len(tried) > 0 {

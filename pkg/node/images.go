@@ -181,15 +181,12 @@ func (s *images) Push(r *nodev1.PushRequest, stream grpc.ServerStreamingServer[n
 }
 
 func (s *images) push(ctx context.Context, r *nodev1.PushRequest, ref string, send func(*nodev1.Progress) error) error {
-	named, err := image.ParseReference(ref)
-	if err != nil {
-		return err
-	}
 	img, err := s.findImage(ref)
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(img.Tags, named.String()) {
+	named, err := image.ParseReference(ref)
+	if err != nil || !slices.Contains(img.Tags, named.String()) {
 		return invalid("%q is no name of an image: push wants one, which says where to: \"cri-node tag %s REGISTRY/NAME:TAG\" gives one", ref, ref)
 	}
 	if err := send(&nodev1.Progress{Message: fmt.Sprintf("The push refers to repository [%s]", named.Name())}); err != nil {

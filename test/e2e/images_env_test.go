@@ -48,7 +48,7 @@ func (v *verbs) command(ctx context.Context, args ...string) *exec.Cmd {
 // try runs a verb and returns what it printed, errors last.
 func (v *verbs) try(stdin []byte, args ...string) (stdout, stderr string, code int) {
 	v.Helper()
-	ctx, cancel := context.WithTimeout(v.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.Context()), time.Minute) // also when the test ends
 	defer cancel()
 	c := v.command(ctx, args...)
 	var out, errs bytes.Buffer

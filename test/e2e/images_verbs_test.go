@@ -3,10 +3,12 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -279,16 +281,15 @@ func TestVerbsKilled(t *testing.T) {
 	_ = load.Wait() // was killed
 
 	asked := make(chan struct{})
+	tell := sync.OnceFunc(func() { close(asked) })
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
 		case http.MethodPost:
 			w.Header().Set("Location", "/upload")
 			w.WriteHeader(http.StatusAccepted)
 		case http.MethodPut:
-			select {
-			case asked <- struct{}{}:
-			case <-r.Context().Done():
-			}
+			tell()
+			_, _ = io.Copy(io.Discard, r.Body) // the server sees who leaves only when all is read
 			<-r.Context().Done()
 		default:
 			http.NotFound(w, r)

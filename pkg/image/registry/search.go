@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -53,6 +54,7 @@ func (s *Session) Search(ctx context.Context, part string, limit int) ([]SearchR
 	if errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, errdefs.ErrUnauthenticated) || errors.Is(err, errdefs.ErrPermissionDenied) {
 		return nil, fmt.Errorf("registry %s shows no catalogue to search: %w", e.domain, err)
 	}
+	slices.SortFunc(found, func(a, b SearchResult) int { return strings.Compare(a.Name, b.Name) })
 	return found, err
 }
 
