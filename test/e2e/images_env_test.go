@@ -18,27 +18,27 @@ import (
 	"github.com/cri-node/cri-node/test/e2e/registry"
 )
 
-// verbs is a person at a node's command line, with credentials of their own.
-type verbs struct {
+// imageVerbs is a person at a node's command line, with credentials of their own.
+type imageVerbs struct {
 	*env
 	dir string
 }
 
-func onVerbs(t *testing.T) *verbs {
+func onImageVerbs(t *testing.T) *imageVerbs {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "verbs")
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &verbs{onShared(t), dir}
+	v := &imageVerbs{onShared(t), dir}
 	t.Cleanup(func() { v.must(os.RemoveAll(dir)) })
 	return v
 }
 
-func (v *verbs) path(name string) string { return filepath.Join(v.dir, name) }
+func (v *imageVerbs) path(name string) string { return filepath.Join(v.dir, name) }
 
 // command is cri-node with the node's address.
-func (v *verbs) command(ctx context.Context, args ...string) *exec.Cmd {
+func (v *imageVerbs) command(ctx context.Context, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, shared.bin.Node, args...)
 	c.Env = append(os.Environ(), "CRI_NODE_ADDRESS="+v.node.Endpoint(), "DOCKER_CONFIG="+v.path("docker"))
 	c.WaitDelay = 5 * time.Second
@@ -46,7 +46,7 @@ func (v *verbs) command(ctx context.Context, args ...string) *exec.Cmd {
 }
 
 // try runs a verb and returns what it printed, errors last.
-func (v *verbs) try(stdin []byte, args ...string) (stdout, stderr string, code int) {
+func (v *imageVerbs) try(stdin []byte, args ...string) (stdout, stderr string, code int) {
 	v.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.Context()), time.Minute) // also when the test ends
 	defer cancel()
@@ -62,7 +62,7 @@ func (v *verbs) try(stdin []byte, args ...string) (stdout, stderr string, code i
 }
 
 // ok runs a verb that must succeed.
-func (v *verbs) ok(args ...string) string {
+func (v *imageVerbs) ok(args ...string) string {
 	v.Helper()
 	out, errs, code := v.try(nil, args...)
 	if code != 0 {
@@ -72,7 +72,7 @@ func (v *verbs) ok(args ...string) string {
 }
 
 // fails runs a verb that must fail and say all of want.
-func (v *verbs) fails(args []string, want ...string) {
+func (v *imageVerbs) fails(args []string, want ...string) {
 	v.Helper()
 	out, errs, code := v.try(nil, args...)
 	if code == 0 {
@@ -82,7 +82,7 @@ func (v *verbs) fails(args []string, want ...string) {
 }
 
 // forget removes an image when the test ends, with all its names.
-func (v *verbs) forget(id string) {
+func (v *imageVerbs) forget(id string) {
 	v.Cleanup(func() {
 		c := v.command(context.WithoutCancel(v.Context()), "rmi", "-f", id)
 		if out, err := c.CombinedOutput(); err != nil {
@@ -92,7 +92,7 @@ func (v *verbs) forget(id string) {
 }
 
 // config is a part of what inspect prints of an image.
-func (v *verbs) inspect(ref string) (d struct {
+func (v *imageVerbs) inspect(ref string) (d struct {
 	ID          string `json:"Id"`
 	RepoTags    []string
 	RepoDigests []string
@@ -108,7 +108,7 @@ func (v *verbs) inspect(ref string) (d struct {
 }
 
 // skopeo runs Debian's skopeo, which speaks to registries without TLS.
-func (v *verbs) skopeo(args ...string) string {
+func (v *imageVerbs) skopeo(args ...string) string {
 	v.Helper()
 	path, err := exec.LookPath("skopeo")
 	if err != nil {
@@ -123,7 +123,7 @@ func (v *verbs) skopeo(args ...string) string {
 }
 
 // app is an image of three layers, in the forms that registries have.
-func (v *verbs) app(text string) v1.Image {
+func (v *imageVerbs) app(text string) v1.Image {
 	v.Helper()
 	var img v1.Image
 	for i, form := range []image.Form{{}, {Compression: "zstd"}, {Compression: "plain"}} {
@@ -144,7 +144,7 @@ func (v *verbs) app(text string) v1.Image {
 }
 
 // otherRegistry is a registry that ends with the test.
-func (v *verbs) otherRegistry() *registry.Registry {
+func (v *imageVerbs) otherRegistry() *registry.Registry {
 	v.Helper()
 	r, err := registry.Start()
 	v.must(err)
@@ -153,7 +153,7 @@ func (v *verbs) otherRegistry() *registry.Registry {
 }
 
 // pushed puts an image into a registry and returns its digest there.
-func (v *verbs) pushed(r *registry.Registry, repoTag string, img v1.Image) string {
+func (v *imageVerbs) pushed(r *registry.Registry, repoTag string, img v1.Image) string {
 	v.Helper()
 	h, err := r.Push(v.Context(), repoTag, img)
 	v.must(err)
@@ -161,7 +161,7 @@ func (v *verbs) pushed(r *registry.Registry, repoTag string, img v1.Image) strin
 }
 
 // digestIn asks skopeo for the digest of an image in a registry.
-func (v *verbs) digestIn(ref string) string {
+func (v *imageVerbs) digestIn(ref string) string {
 	v.Helper()
 	return v.skopeo("inspect", "--tls-verify=false", "--format", "{{.Digest}}", "docker://"+ref)
 }

@@ -31,10 +31,10 @@ func appendLayers(img v1.Image, layers ...v1.Layer) (v1.Image, error) {
 	return img, nil
 }
 
-// TestVerbsPush: a pulled, tagged and pushed image keeps its digest, wherever it
+// TestImagesPush: a pulled, tagged and pushed image keeps its digest, wherever it
 // goes.
-func TestVerbsPush(t *testing.T) {
-	v := onVerbs(t)
+func TestImagesPush(t *testing.T) {
+	v := onImageVerbs(t)
 	other := v.otherRegistry()
 	digest := v.pushed(shared.registry, "verbs/push:1", v.app("push"))
 	source := shared.registry.Ref("verbs/push:1")
@@ -59,9 +59,9 @@ func TestVerbsPush(t *testing.T) {
 	contains(v.env, "all tags", v.ok("push", "-a", other.Ref("elsewhere/app")), "3: digest: "+digest)
 }
 
-// TestVerbsPushGone: where the image came from it is no more.
-func TestVerbsPushGone(t *testing.T) {
-	v := onVerbs(t)
+// TestImagesPushGone: where the image came from it is no more.
+func TestImagesPushGone(t *testing.T) {
+	v := onImageVerbs(t)
 	source, target := v.otherRegistry(), v.otherRegistry()
 	digest := v.pushed(source, "gone:1", v.app("gone"))
 	v.ok("pull", source.Ref("gone:1"))
@@ -79,15 +79,15 @@ func TestVerbsPushGone(t *testing.T) {
 	v.skopeo("inspect", "docker-archive:"+v.path("gone.tar"))
 }
 
-// TestVerbsLogin: a registry that gives and takes with credentials only.
-func TestVerbsLogin(t *testing.T) {
-	v := onVerbs(t)
+// TestImagesLogin: a registry that gives and takes with credentials only.
+func TestImagesLogin(t *testing.T) {
+	v := onImageVerbs(t)
 	for name, auth := range map[string]registry.Auth{
 		"basic":  {Username: "ada", Password: "secret-of-ada"},
 		"bearer": {Username: "ada", Password: "secret-of-ada", Bearer: true, Token: "token-of-ada"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v := &verbs{v.in(t), v.dir}
+			v := &imageVerbs{v.in(t), v.dir}
 			r := v.otherRegistry()
 			v.pushed(r, "private:1", v.app("private"))
 			r.Require(auth)
@@ -124,9 +124,9 @@ func TestVerbsLogin(t *testing.T) {
 	}
 }
 
-// TestVerbsSaveLoad: archives for docker, skopeo and us, and theirs for us.
-func TestVerbsSaveLoad(t *testing.T) {
-	v := onVerbs(t)
+// TestImagesSaveLoad: archives for docker, skopeo and us, and theirs for us.
+func TestImagesSaveLoad(t *testing.T) {
+	v := onImageVerbs(t)
 	v.pushed(shared.registry, "verbs/save:1", v.app("save"))
 	ref := shared.registry.Ref("verbs/save:1")
 	v.ok("pull", "-q", ref)
@@ -176,9 +176,9 @@ func TestVerbsSaveLoad(t *testing.T) {
 	}
 }
 
-// TestVerbsCommit: diff, commit, export and import of what a container became.
-func TestVerbsCommit(t *testing.T) {
-	v := onVerbs(t)
+// TestImagesCommit: diff, commit, export and import of what a container became.
+func TestImagesCommit(t *testing.T) {
+	v := onImageVerbs(t)
 	v.Cleanup(func() { v.try(nil, "rm", "-f", "-v", "verbs-commit") })
 	v.ok("run", "--name", "verbs-commit", "-e", "B=2", shared.image, "sh", "-c", "echo new > /etc/new; rm /etc/group; echo 1 >> /etc/passwd; mkdir -p /deep/er")
 	equal(v.env, "diff", v.ok("diff", "verbs-commit"), "A /deep\nA /deep/er\nC /etc\nD /etc/group\nA /etc/new\nC /etc/passwd\n")
@@ -210,9 +210,9 @@ func TestVerbsCommit(t *testing.T) {
 	v.fails([]string{"commit", "no-such-container"}, "no container")
 }
 
-// TestVerbsRemove: names come and go, and containers keep their images.
-func TestVerbsRemove(t *testing.T) {
-	v := onVerbs(t)
+// TestImagesRemove: names come and go, and containers keep their images.
+func TestImagesRemove(t *testing.T) {
+	v := onImageVerbs(t)
 	v.pushed(shared.registry, "verbs/remove:1", v.app("remove"))
 	ref := shared.registry.Ref("verbs/remove:1")
 	v.ok("pull", "-q", ref)
@@ -245,9 +245,9 @@ func TestVerbsRemove(t *testing.T) {
 	v.ok("rmi", "verbs-moves")
 }
 
-// TestVerbsSearch goes through a registry's catalogue.
-func TestVerbsSearch(t *testing.T) {
-	v := onVerbs(t)
+// TestImagesSearch goes through a registry's catalogue.
+func TestImagesSearch(t *testing.T) {
+	v := onImageVerbs(t)
 	r := v.otherRegistry()
 	v.pushed(r, "team/web:1", v.app("web"))
 	v.pushed(r, "team/db:1", v.app("db"))
@@ -262,10 +262,10 @@ func TestVerbsSearch(t *testing.T) {
 	v.forget(v.inspect(r.Ref("team/web:1")).ID)
 }
 
-// TestVerbsKilled: a load and a push whose client dies leave nothing; the leak
+// TestImagesKilled: a load and a push whose client dies leave nothing; the leak
 // check looks at what the store has left over.
-func TestVerbsKilled(t *testing.T) {
-	v := onVerbs(t)
+func TestImagesKilled(t *testing.T) {
+	v := onImageVerbs(t)
 	ctx, kill := context.WithCancel(t.Context())
 	defer kill()
 	v.ok("save", "-o", v.path("a.tar"), shared.image)
