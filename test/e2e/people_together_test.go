@@ -1,0 +1,80 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cri-node/cri-node/pkg/node/nodev1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// TestPeopleRestartTogether: containers of one pod that are started at a time get
+// one pod back; and one that is stopped at the same time is stopped or running,
+// and nothing between.
+func TestPeopleRestartTogether(t *testing.T) {
+	p := onPeople(t)
+	a := p.run(forever, named("together-a"))
+	b := p.run(forever, named("together-b"), func(r *nodev1.CreateRequest) { r.Join = "together-a" })
+	pod := p.get(a).PodId
+	equal(p.env, "pod", p.get(b).PodId, pod)
+	for range 4 {
+		p.must(p.node.Runtime.StopPodSandbox(t.Context(), pod))
+		var both sync.WaitGroup
+		for _, id := range []string{a, b, a} {
+			both.Go(func() {
+				if _, err := p.Start(t.Context(), &nodev1.StartRequest{Container: id}); err != nil {
+					t.Errorf("start: %v", err)
+				}
+			})
+		}
+		both.Wait()
+		first, second := p.get(a), p.get(b)
+		if first.State != "running" || second.State != "running" || len(first.Ips) == 0 || !slices.Equal(first.Ips, second.Ips) {
+			t.Fatalf("%v\n%v", first, second)
+		}
+	}
+	for i := range 12 {
+		if i%2 == 0 {
+			p.must(p.node.Runtime.StopPodSandbox(t.Context(), pod))
+		}
+		var both sync.WaitGroup
+		both.Go(func() {
+			_, _ = p.Start(t.Context(), &nodev1.StartRequest{Container: a}) // the stop may win
+		})
+		both.Go(func() {
+			time.Sleep(time.Duration(i) * 8 * time.Millisecond)
+			if err := p.node.Runtime.StopPodSandbox(t.Context(), pod); err != nil {
+				t.Errorf("stop: %v", err)
+			}
+		})
+		both.Wait()
+		r, err := p.node.Raw.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: pod})
+		p.must(err)
+		ready := r.Status.State == runtimeapi.PodSandboxState_SANDBOX_READY
+		if state := p.status(a).State; state == runtimeapi.ContainerState_CONTAINER_RUNNING && !ready {
+			t.Errorf("round %d: it runs in a pod that is %v", i, r.Status.State)
+		}
+	}
+	p.begin(a)
+	p.begin(b)
+	// A removal in the middle of a restart wins.
+	p.must(p.node.Runtime.StopPodSandbox(t.Context(), pod))
+	started := make(chan error, 1)
+	go func() {
+		_, err := p.Start(context.WithoutCancel(t.Context()), &nodev1.StartRequest{Container: b})
+		started <- err
+	}()
+	p.must(p.node.Runtime.RemovePodSandbox(t.Context(), pod))
+	<-started
+	p.eventually(10*time.Second, func() error {
+		list, err := p.node.Raw.ListContainers(t.Context(), &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{PodSandboxId: pod}})
+		if err != nil || len(list.Containers) > 0 {
+			return fmt.Errorf("%d containers are left, %w", len(list.GetContainers()), err)
+		}
+		return nil
+	})
+}
