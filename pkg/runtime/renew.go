@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -80,6 +81,10 @@ func (c *Container) renew(ctx context.Context, o CreateOptions) error {
 		return err
 	}
 	if err := c.writeBundle(o.Spec); err != nil {
+		return err
+	}
+	// What the OCI runtime said of earlier lives explains nothing of this one.
+	if err := os.Remove(c.logFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	c.process.Store(nil)

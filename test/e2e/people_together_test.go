@@ -55,7 +55,7 @@ func TestPeopleRestartTogether(t *testing.T) {
 		r, err := p.node.Raw.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: pod})
 		p.must(err)
 		ready := r.Status.State == runtimeapi.PodSandboxState_SANDBOX_READY
-		if state := p.status(a).State; state == runtimeapi.ContainerState_CONTAINER_RUNNING && !ready {
+		if state := p.get(a).State; state == "running" && !ready {
 			t.Errorf("round %d: it runs in a pod that is %v", i, r.Status.State)
 		}
 	}
