@@ -63,9 +63,9 @@ func startCode(message string, other int) int {
 		return false
 	}
 	switch {
-	case contains("executable file not found", "executable file `", "no such file or directory") && contains("exec", "start"):
+	case contains("executable file not found", "executable file `", "no such file or directory") && contains("exec", "start", "cannot run"):
 		return exitNotFound
-	case contains("permission denied", "is a directory", "exec format error", "not a directory") && contains("exec", "start"):
+	case contains("permission denied", "is a directory", "exec format error", "not a directory") && contains("exec", "start", "cannot run"):
 		return exitNotExecutable
 	}
 	return other
