@@ -161,12 +161,12 @@ func (s *Server) lost(ctx context.Context, e *entry) error {
 func (s *Server) forget(e *entry) {
 	s.table.forget(e)
 	s.config.Changes.then(func() { s.table.left(e) })
-	if err := os.Remove(s.recordPath(e.id)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		klog.FromContext(s.life).Error(err, "The record of a container stays until the next start", "containerID", e.id)
-	}
 	e.endWait()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.gone = true
+	e.gone = true // from here on nobody writes the record
+	if err := os.Remove(s.recordPath(e.id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		klog.FromContext(s.life).Error(err, "The record of a container stays until the next start", "containerID", e.id)
+	}
 	e.broadcastLocked()
 }
