@@ -137,7 +137,7 @@ func notStarted(err error) *nodev1.Exit {
 		strings.Contains(message, "No such file or directory"):
 		return &nodev1.Exit{Code: exitNotFound, Error: message}
 	case strings.Contains(message, "permission denied"), strings.Contains(message, "Permission denied"),
-		strings.Contains(message, "is a directory"), strings.Contains(message, "exec format error"):
+		strings.Contains(message, "open executable: Operation not permitted"), strings.Contains(message, "is a directory"), strings.Contains(message, "exec format error"):
 		return &nodev1.Exit{Code: exitNotExecutable, Error: message}
 	}
 	return nil

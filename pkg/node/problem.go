@@ -42,9 +42,12 @@ func inWords(err error) error {
 		return nil
 	}
 	text := err.Error()
-	i := strings.LastIndex(text, `exec: "`)
-	if i < 0 {
-		return err
+	// The words of runc and crun.
+	if i := strings.LastIndex(text, `exec: "`); i >= 0 {
+		return &problem{err, "cannot run " + text[i+len("exec: "):]}
 	}
-	return &problem{err, "cannot run " + text[i+len("exec: "):]}
+	if i := strings.LastIndex(text, "executable file `"); i >= 0 {
+		return &problem{err, "cannot run: " + text[i:]}
+	}
+	return err
 }
