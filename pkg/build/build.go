@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -155,7 +156,6 @@ type Builder struct {
 	mounts cacheMounts
 	// execs bounds the processes that run at a time.
 	execs *semaphore.Weighted
-	work  sync.WaitGroup
 }
 
 // Open makes a Builder and takes away what one has left that died.
@@ -249,8 +249,8 @@ type run struct {
 // close lets go of everything.
 func (r *run) close(ctx context.Context) error {
 	var errs []error
-	for i := len(r.releases) - 1; i >= 0; i-- {
-		errs = append(errs, r.releases[i]())
+	for _, release := range slices.Backward(r.releases) {
+		errs = append(errs, release())
 	}
 	errs = append(errs, linux.UnmountAll(r.dir), linux.RemoveAll(r.dir))
 	errs = append(errs, r.cache.trim(ctx))
@@ -272,10 +272,8 @@ func newID() string { return digest.FromString(time.Now().String() + randText())
 
 // allowed reports whether the request has an entitlement.
 func (r *run) allowed(entitlement string) error {
-	for _, a := range r.request.Allow {
-		if a == entitlement {
-			return nil
-		}
+	if slices.Contains(r.request.Allow, entitlement) {
+		return nil
 	}
 	return fmt.Errorf("this needs the entitlement %s: build with --allow %s: %w", entitlement, entitlement, errdefs.ErrPermissionDenied)
 }

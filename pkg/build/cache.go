@@ -92,7 +92,7 @@ const keepPrefix = "build-"
 func keepKey(key string) string { return keepPrefix + key }
 
 // get finds a result.
-func (c *cache) get(ctx context.Context, key string) (result, bool) {
+func (c *cache) get(key string) (result, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.records[key]

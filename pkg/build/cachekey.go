@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"hash"
 	"sync"
 
@@ -50,9 +49,9 @@ func (r *run) keys(ctx context.Context, v *vertex, inputs []result) (keys, error
 	if !known {
 		return k, nil
 	}
-	fmt.Fprintln(h, "exact")
+	mix(h, "exact")
 	for i := range inputs {
-		fmt.Fprintln(h, inputs[i].identity())
+		mix(h, inputs[i].identity())
 	}
 	k.exact = cacheKey(h)
 	return k, nil
@@ -72,10 +71,10 @@ func (r *run) definitionHash(v *vertex) (hash.Hash, error) {
 		return nil, err
 	}
 	h := sha256.New()
-	fmt.Fprintln(h, keyVersion, len(b))
+	mix(h, keyVersion, len(b))
 	h.Write(b)
 	if e := r.epoch(); e != nil {
-		fmt.Fprintln(h, "epoch", e.Unix())
+		mix(h, "epoch", e.Unix())
 	}
 	return h, nil
 }
@@ -84,7 +83,7 @@ func (r *run) definitionHash(v *vertex) (hash.Hash, error) {
 func (r *run) inputHash(ctx context.Context, h hash.Hash, in result, selected []selection) error {
 	if selected == nil {
 		if id := in.identity(); id != "" {
-			fmt.Fprintln(h, id)
+			mix(h, id)
 			return nil
 		}
 		selected = []selection{{path: "/"}}
@@ -98,7 +97,7 @@ func (r *run) inputHash(ctx context.Context, h hash.Hash, in result, selected []
 		if err != nil {
 			return err
 		}
-		fmt.Fprintln(h, "content", sum)
+		mix(h, "content", sum)
 	}
 	return nil
 }
@@ -146,9 +145,9 @@ func selections(op *pb.Op, n int) [][]selection {
 
 // lookup finds a result by its keys. One found by content is from then on found
 // by the exact key, too.
-func (r *run) lookup(ctx context.Context, k keys, inputs []result) (result, bool, error) {
+func (r *run) lookup(ctx context.Context, k keys) (result, bool, error) {
 	if k.exact != "" {
-		if res, ok := r.cache.get(ctx, k.exact); ok {
+		if res, ok := r.cache.get(k.exact); ok {
 			return res, true, r.hold(res.stack())
 		}
 	}
@@ -156,7 +155,7 @@ func (r *run) lookup(ctx context.Context, k keys, inputs []result) (result, bool
 	if err != nil {
 		return result{}, false, err
 	}
-	res, ok := r.cache.get(ctx, key)
+	res, ok := r.cache.get(key)
 	if !ok {
 		return result{}, false, nil
 	}

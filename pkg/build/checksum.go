@@ -78,7 +78,7 @@ func (c *summer) tree(p string, s selection) error {
 	}
 	info, err := os.Lstat(at)
 	if errors.Is(err, fs.ErrNotExist) {
-		fmt.Fprintf(c.hash, "absent %q\n", p)
+		mixf(c.hash, "absent %q", p)
 		return nil
 	}
 	if err != nil {
@@ -132,13 +132,13 @@ func (c *summer) file(path, name string) error {
 	if err := unix.Lstat(path, &st); err != nil {
 		return &os.PathError{Op: "lstat", Path: path, Err: err}
 	}
-	fmt.Fprintf(c.hash, "%q %o %d %d\n", name, st.Mode, st.Uid, st.Gid)
+	mixf(c.hash, "%q %o %d %d", name, st.Mode, st.Uid, st.Gid)
 	if err := c.attributes(path); err != nil {
 		return err
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		fmt.Fprintln(c.hash, st.Size)
+		mix(c.hash, st.Size)
 		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 		if err != nil {
 			return err
@@ -147,13 +147,18 @@ func (c *summer) file(path, name string) error {
 		return errors.Join(err, f.Close())
 	case unix.S_IFLNK:
 		target, err := os.Readlink(path)
-		fmt.Fprintf(c.hash, "%q\n", target)
+		mixf(c.hash, "%q", target)
 		return err
 	case unix.S_IFCHR, unix.S_IFBLK:
-		fmt.Fprintln(c.hash, st.Rdev)
+		mix(c.hash, st.Rdev)
 	}
 	return nil
 }
+
+// mix adds values to a hash, which takes everything.
+func mix(h hash.Hash, values ...any) { _, _ = fmt.Fprintln(h, values...) }
+
+func mixf(h hash.Hash, format string, values ...any) { _, _ = fmt.Fprintf(h, format+"\n", values...) }
 
 // attributes adds the extended attributes that a copy keeps.
 func (c *summer) attributes(path string) error {
@@ -174,7 +179,7 @@ func (c *summer) attributes(path string) error {
 		if n, err = unix.Lgetxattr(path, name, buf); err != nil {
 			return &os.PathError{Op: "read attribute of", Path: path, Err: err}
 		}
-		fmt.Fprintf(c.hash, "%q %q\n", name, buf[:n])
+		mixf(c.hash, "%q %q", name, buf[:n])
 	}
 	return nil
 }

@@ -125,10 +125,10 @@ func copyTree(ctx context.Context, from, to string) error {
 
 // unpack unpacks a local archive, as ADD does. Anything else is left to be
 // copied.
-func (w *workspace) unpack(ctx context.Context, source, path, dest string, a *pb.FileActionCopy) (bool, error) {
+func (w *workspace) unpack(ctx context.Context, source, path, dest string, a *pb.FileActionCopy) (done bool, err error) {
 	f, err := openInRoot(source, path)
 	if err != nil {
-		return false, nil //nolint:nilerr // a directory, or nothing: the copy tells
+		return false, nil // a directory, or nothing: the copy tells
 	}
 	defer f.Close()
 	if !isArchive(f) {
@@ -154,7 +154,7 @@ func (w *workspace) unpack(ctx context.Context, source, path, dest string, a *pb
 	if err != nil {
 		return false, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	plain, err := decompress(f)
 	if err != nil {
 		return false, err

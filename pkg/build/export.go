@@ -74,7 +74,7 @@ func (r *run) exportImage(ctx context.Context, t *target) (*Result, error) {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintln(say, "exporting layers done")
+		say.line("exporting layers done")
 		config, err := r.imageConfig(t, of)
 		if err != nil {
 			return err
@@ -84,9 +84,9 @@ func (r *run) exportImage(ctx context.Context, t *target) (*Result, error) {
 			return err
 		}
 		res = Result{ImageID: img.ID, Names: img.Tags}
-		fmt.Fprintln(say, "writing image", img.ID, "done")
+		say.line("writing image", img.ID, "done")
 		for _, tag := range r.request.Tags {
-			fmt.Fprintln(say, "naming to", tag, "done")
+			say.line("naming to", tag, "done")
 		}
 		return r.config.Images.SyncHolds(ctx)
 	})

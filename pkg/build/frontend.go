@@ -110,7 +110,7 @@ func (r *run) placeDockerfile() error {
 		r.request.DockerfileName = dockerui.DefaultDockerfileName
 	}
 	if len(r.request.Dockerfile) > maxDockerfile {
-		return fmt.Errorf("Dockerfile has %d bytes, at most %d are allowed: %w", len(r.request.Dockerfile), maxDockerfile, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("the Dockerfile has %d bytes, at most %d are allowed: %w", len(r.request.Dockerfile), maxDockerfile, errdefs.ErrInvalidArgument)
 	}
 	if r.request.Dockerfile == nil {
 		r.locals[dockerui.DefaultLocalNameDockerfile] = r.locals[dockerui.DefaultLocalNameContext]

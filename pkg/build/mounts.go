@@ -149,8 +149,7 @@ func (m *execMounts) pin(root, selector string) (string, error) {
 
 // bare is an error without the path of this machine in it.
 func bare(err error) error {
-	var p *os.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*os.PathError](err); ok {
 		return p.Err
 	}
 	return err
@@ -216,7 +215,7 @@ func (m *execMounts) agent(ctx context.Context, o *pb.SSHOpt) (string, error) {
 		return "", err
 	}
 	socket := filepath.Join(dir, "agent.sock")
-	l, err := listenUnix(dir, "agent.sock")
+	l, err := listenUnix(ctx, dir, "agent.sock")
 	if err != nil {
 		return "", err
 	}
@@ -235,13 +234,13 @@ func (m *execMounts) agent(ctx context.Context, o *pb.SSHOpt) (string, error) {
 }
 
 // listenUnix listens on a socket the path of which may be too long for one.
-func listenUnix(dir, name string) (net.Listener, error) {
+func listenUnix(ctx context.Context, dir, name string) (net.Listener, error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
-	l, err := net.Listen("unix", fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), name))
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), name))
 	if u, ok := l.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false)
 	}
@@ -264,12 +263,12 @@ func serveAgent(ctx context.Context, l net.Listener, dial func(context.Context) 
 		slots <- struct{}{}
 		work.Go(func() {
 			defer func() { <-slots }()
-			defer c.Close()
+			defer func() { _ = c.Close() }() // may be closed already
 			agent, err := dial(ctx)
 			if err != nil {
 				return
 			}
-			defer agent.Close()
+			defer func() { _ = agent.Close() }() // may be closed already
 			stop := context.AfterFunc(ctx, func() { _ = errors.Join(c.Close(), agent.Close()) })
 			defer stop()
 			var up sync.WaitGroup

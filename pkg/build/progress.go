@@ -128,6 +128,9 @@ func (w *logWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// line writes one line.
+func (w *logWriter) line(words ...any) { _, _ = fmt.Fprintln(w, words...) }
+
 // nobody is told nothing.
 type nobody struct{}
 

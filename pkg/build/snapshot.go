@@ -5,8 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -53,7 +53,7 @@ func (r *result) identity() string {
 	}
 	h := sha256.New()
 	for _, d := range r.stack() {
-		fmt.Fprintln(h, d)
+		mix(h, d)
 	}
 	return "stack:" + hex.EncodeToString(h.Sum(nil))
 }
@@ -150,7 +150,7 @@ func (r *run) take(ctx context.Context, rootfs string, below []built) (result, e
 		b.DiffID = l.DiffID
 		r.onClose(func() error { l.Release(); return nil })
 	}
-	return result{layers: append(below[:len(below):len(below)], b)}, nil
+	return result{layers: append(slices.Clip(below), b)}, nil
 }
 
 // layered is a result as layers: files in a directory become one.

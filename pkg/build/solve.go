@@ -61,8 +61,7 @@ func (r *run) runVertex(ctx context.Context, v *vertex, inputs []result) (res re
 		if err != nil {
 			r.fail(err)
 		}
-		var step *stepError
-		if errors.As(err, &step) {
+		if step, ok := errors.AsType[*stepError](err); ok {
 			end(cached, step.err)
 			return
 		}
@@ -76,7 +75,7 @@ func (r *run) runVertex(ctx context.Context, v *vertex, inputs []result) (res re
 		return result{}, err
 	}
 	if !v.meta.GetIgnoreCache() {
-		if res, cached, err = r.lookup(ctx, keys, inputs); cached || err != nil {
+		if res, cached, err = r.lookup(ctx, keys); cached || err != nil {
 			return res, err
 		}
 	}

@@ -3,6 +3,7 @@ package image
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ func makeLayer(t *testing.T, s *Store, hold string, below []digest.Digest, clamp
 	if n != nil {
 		made = n.DiffID
 		defer n.Release()
-		below = append(below[:len(below):len(below)], n.DiffID)
+		below = append(slices.Clip(below), n.DiffID)
 	}
 	if err := s.Hold(t.Context(), hold, below); err != nil {
 		t.Fatal(err)

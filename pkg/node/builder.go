@@ -66,11 +66,12 @@ func (s *builder) Build(stream grpc.BidiStreamingServer[nodev1.BuildRequest, nod
 	ctx, cancel := context.WithCancelCause(bounded)
 	defer cancel(nil)
 	out := newBuildSender(stream, cancel)
+	defer out.close()
 	in := newBuildReceiver(stream, out)
 	dirs, cleanup, err := s.uploads(open)
 	defer func() { err = errors.Join(err, cleanup()) }()
 	if err != nil {
-		return errors.Join(err, out.close())
+		return err
 	}
 	received := make(chan error, 1)
 	// Recv returns when the handler has: nobody need wait for it.
@@ -78,7 +79,7 @@ func (s *builder) Build(stream grpc.BidiStreamingServer[nodev1.BuildRequest, nod
 	select {
 	case <-in.complete:
 	case err := <-received:
-		return errors.Join(fmt.Errorf("receive build context: %w", err), out.close())
+		return fmt.Errorf("receive build context: %w", err)
 	}
 	// From here on the receiver ends with the client only.
 	go func() {
@@ -88,7 +89,7 @@ func (s *builder) Build(stream grpc.BidiStreamingServer[nodev1.BuildRequest, nod
 	}()
 	request, err := requestOf(open)
 	if err != nil {
-		return errors.Join(err, out.close())
+		return err
 	}
 	request.Uploads, request.Events, request.Dial = dirs, out, in.dial
 	request.Output.Writer = out
@@ -96,7 +97,7 @@ func (s *builder) Build(stream grpc.BidiStreamingServer[nodev1.BuildRequest, nod
 	if err == nil {
 		out.result(&nodev1.BuildResponse_Result{ImageId: res.ImageID, Names: res.Names, ManifestDigest: s.manifest(res.ImageID)})
 	}
-	return errors.Join(err, out.close())
+	return err
 }
 
 // manifest is the digest of an image's manifest, where it has one.

@@ -83,7 +83,7 @@ func (e executor) run(ctx context.Context, c *runtime.Container, p *build.Proces
 	}
 	if _, err := e.cri.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: c.ID()}); err != nil {
 		cancel(err)
-		<-ended
+		_ = <-ended // of our own doing
 		return err
 	}
 	select {
@@ -92,7 +92,7 @@ func (e executor) run(ctx context.Context, c *runtime.Container, p *build.Proces
 			return fmt.Errorf("follow the output of a step: %w", err)
 		}
 	case <-ctx.Done():
-		<-ended
+		_ = <-ended // of our own doing
 		return context.Cause(ctx)
 	}
 	select {

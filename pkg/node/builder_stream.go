@@ -89,13 +89,12 @@ func (s *buildSender) send(m *nodev1.BuildResponse, size int) error {
 }
 
 // close sends what is queued and ends.
-func (s *buildSender) close() error {
+func (s *buildSender) close() {
 	s.mu.Lock()
 	s.closed = true
 	s.room.Broadcast()
 	s.mu.Unlock()
-	<-s.done
-	return nil // the client that cannot be told has gone
+	<-s.done // a client that cannot be told has gone
 }
 
 // Step implements build.Events.

@@ -168,7 +168,7 @@ func TestBuildAgent(t *testing.T) {
 		}
 	}
 	// The protocol: a length and a request for the identities.
-	b.dockerfile("FROM BASE AS a\nRUN --mount=type=ssh,mode=0600 mkdir /out && printf '\\000\\000\\000\\001\\013' | timeout 5 nc local:$SSH_AUTH_SOCK > /out/f; true\nFROM scratch\nCOPY --from=a /out /out")
+	b.dockerfile("FROM BASE AS a\nRUN --mount=type=ssh,mode=0600 mkdir /out && probe dial $SSH_AUTH_SOCK 000000010b > /out/f\nFROM scratch\nCOPY --from=a /out /out")
 	got := b.files("out", "--ssh", "default="+socket)
 	if !strings.Contains(got["f"], "of-the-test") {
 		t.Errorf("the agent said %q", got["f"])

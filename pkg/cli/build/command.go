@@ -108,7 +108,7 @@ func (o *options) run(cmd *cobra.Command, flags *client.Flags) error {
 	if err != nil {
 		return err
 	}
-	defer node.Close()
+	defer func() { _ = node.Close() }() // all is said
 	stream, err := node.Builder.Build(ctx)
 	if err != nil {
 		return flags.Explain(err)
@@ -135,8 +135,7 @@ func (o *options) mode() string {
 
 // explain keeps errors of this side as they are.
 func explain(flags *client.Flags, err error) error {
-	var local *localError
-	if errors.As(err, &local) {
+	if local, ok := errors.AsType[*localError](err); ok {
 		return local.err
 	}
 	return flags.Explain(err)
@@ -145,7 +144,9 @@ func explain(flags *client.Flags, err error) error {
 // finish prints and writes what was asked for.
 func (o *options) finish(cmd *cobra.Command, r *nodev1.BuildResponse_Result) error {
 	if o.quiet && r.GetImageId() != "" {
-		fmt.Fprintln(cmd.OutOrStdout(), r.GetImageId())
+		if _, err := fmt.Fprintln(cmd.OutOrStdout(), r.GetImageId()); err != nil {
+			return err
+		}
 	}
 	if o.iidFile != "" {
 		if err := os.WriteFile(o.iidFile, []byte(r.GetImageId()), 0o644); err != nil { //nolint:gosec // nothing secret
@@ -200,13 +201,13 @@ func BuilderCommand(flags *client.Flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer node.Close()
+			defer func() { _ = node.Close() }() // all is said
 			r, err := node.Builder.Prune(cmd.Context(), &nodev1.PruneBuildRequest{All: all})
 			if err != nil {
 				return flags.Explain(err)
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "Total reclaimed space:", human(r.GetReclaimed()))
-			return nil
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "Total reclaimed space:", human(r.GetReclaimed()))
+			return err
 		},
 	}
 	prune.Flags().BoolVarP(&all, "all", "a", false, "remove all, and not only what is older than a day")

@@ -46,6 +46,9 @@ func newDisplay(mode string, w io.Writer) (display, error) {
 	return nil, fmt.Errorf("--progress %s: use auto, plain, tty or quiet", mode)
 }
 
+// say writes a line. A terminal that has gone tells elsewhere.
+func say(w io.Writer, format string, values ...any) { _, _ = fmt.Fprintf(w, format+"\n", values...) }
+
 // quiet shows warnings and errors only, which others print.
 type quiet struct{ w io.Writer }
 
@@ -89,13 +92,13 @@ func (p *plain) transferred(name string, bytes int64) {
 func (p *plain) line(id string, s *plainStep, text string) {
 	if p.last != id {
 		if p.last != "" {
-			fmt.Fprintln(p.w)
+			say(p.w, "")
 		}
-		fmt.Fprintf(p.w, "#%d %s\n", s.number, s.name)
+		say(p.w, "#%d %s", s.number, s.name)
 		p.last = id
 	}
 	if text != "" {
-		fmt.Fprintf(p.w, "#%d %s\n", s.number, text)
+		say(p.w, "#%d %s", s.number, text)
 	}
 }
 
@@ -190,9 +193,9 @@ func (p *plain) end(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, w := range p.warns {
-		fmt.Fprintf(p.w, "\nWARNING: %s\n", w)
+		say(p.w, "\nWARNING: %s", w)
 	}
 	if err != nil && len(p.steps) > 0 {
-		fmt.Fprintln(p.w)
+		say(p.w, "")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -163,8 +164,7 @@ func unpack(r io.Reader, root *os.Root) error {
 			dirs = append(dirs, stamp{name, h.ModTime, h.FileInfo().Mode()})
 		}
 	}
-	for i := len(dirs) - 1; i >= 0; i-- {
-		d := dirs[i]
+	for _, d := range slices.Backward(dirs) {
 		if err := errors.Join(root.Chmod(d.name, d.mode), root.Chtimes(d.name, d.time, d.time)); err != nil {
 			return err
 		}
@@ -177,7 +177,7 @@ func unpack(r io.Reader, root *os.Root) error {
 // nobody here.
 func unpackEntry(in io.Reader, root *os.Root, name string, h *tar.Header) error {
 	info, err := root.Lstat(name)
-	if err == nil && !(info.IsDir() && h.Typeflag == tar.TypeDir) {
+	if err == nil && (!info.IsDir() || h.Typeflag != tar.TypeDir) {
 		if err := root.RemoveAll(name); err != nil {
 			return err
 		}

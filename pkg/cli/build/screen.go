@@ -17,16 +17,15 @@ import (
 type screen struct {
 	out *os.File
 
-	mu      sync.Mutex
-	steps   []*screenStep
-	byID    map[string]*screenStep
-	drawn   int // lines on the terminal that are ours
-	began   time.Time
-	warns   []string
-	ending  bool
-	changed bool
-	stop    chan struct{}
-	done    chan struct{}
+	mu     sync.Mutex
+	steps  []*screenStep
+	byID   map[string]*screenStep
+	drawn  int // lines on the terminal that are ours
+	began  time.Time
+	warns  []string
+	ending bool
+	stop   chan struct{}
+	done   chan struct{}
 }
 
 type screenStep struct {
@@ -238,14 +237,14 @@ func (s *screen) end(err error) {
 		if st.err == "" || len(st.lines) == 0 {
 			continue
 		}
-		fmt.Fprintf(s.out, "------\n > %s:\n", st.name)
+		say(s.out, "------\n > %s:", st.name)
 		for _, l := range st.lines {
-			fmt.Fprintln(s.out, l)
+			say(s.out, "%s", l)
 		}
 		fmt.Fprintln(s.out, "------")
 	}
 	for _, w := range s.warns {
-		fmt.Fprintf(s.out, "\nWARNING: %s\n", w)
+		say(s.out, "\nWARNING: %s", w)
 	}
 	_ = err // main prints it
 }

@@ -149,7 +149,7 @@ func (s *session) agent(m *nodev1.AgentData) {
 	if c == nil && m.GetAgent() != "" {
 		socket := s.plan.agents[m.GetAgent()]
 		var err error
-		if c, err = net.Dial("unix", socket); err != nil || socket == "" {
+		if c, err = (&net.Dialer{}).DialContext(s.stream.Context(), "unix", socket); err != nil || socket == "" {
 			_ = s.message(&nodev1.BuildRequest{Agent: &nodev1.AgentData{Connection: m.GetConnection(), Closed: true}})
 			return
 		}

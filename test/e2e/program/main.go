@@ -20,12 +20,12 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: probe log|httpd|udp|hog|trap|flood|xattr|id [flags]")
+		fmt.Fprintln(os.Stderr, "usage: probe log|httpd|udp|hog|trap|flood|xattr|id|dial [flags]")
 		os.Exit(2)
 	}
 	commands := map[string]func([]string) error{
 		"log": logLines, "httpd": serveHTTP, "udp": serveUDP, "hog": hogMemory,
-		"trap": trapSignal, "flood": flood, "xattr": showXattrs, "id": showIDs,
+		"trap": trapSignal, "flood": flood, "xattr": showXattrs, "id": showIDs, "dial": dial,
 	}
 	run, ok := commands[os.Args[1]]
 	if !ok {
@@ -213,4 +213,30 @@ func showXattrs(paths []string) error {
 		}
 	}
 	return nil
+}
+
+// dial writes bytes, in hex, to a unix socket and shows the first answer.
+func dial(args []string) error {
+	if len(args) != 2 {
+		return fmt.Errorf("dial needs a socket and bytes")
+	}
+	request, err := hex.DecodeString(args[1])
+	if err != nil {
+		return err
+	}
+	c, err := net.Dial("unix", args[0])
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.Write(request); err != nil {
+		return err
+	}
+	answer := make([]byte, 4096)
+	n, err := c.Read(answer)
+	if err != nil {
+		return err
+	}
+	_, err = os.Stdout.Write(answer[:n])
+	return err
 }
