@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -77,4 +78,48 @@ func TestPeopleRestartTogether(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestPeopleInitTerminal: with an init the command has the terminal, and its
+// signals.
+func TestPeopleInitTerminal(t *testing.T) {
+	eachHandler(t, func(e *env, handler string) {
+		p := peopleOf(e)
+		id := p.make(request([]string{"sh", "-c", "tty; exec sleep 1000"}, named("init-tty-"+handler), func(r *nodev1.CreateRequest) {
+			r.Handler, r.Init, r.Container.Stdin, r.Container.Tty = handler, true, true, true
+			r.Container.Linux = &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
+				RunAsUser:        &runtimeapi.Int64Value{Value: 1234},
+				NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER},
+			}}
+		}))
+		stream, err := p.Attach(e.Context())
+		p.must(err)
+		p.must(stream.Send(&nodev1.AttachRequest{Open: &nodev1.AttachOpen{Container: id, Stdin: true, Stdout: true, Start: true}}))
+		m, err := stream.Recv()
+		p.must(err)
+		for !strings.Contains(string(m.Stdout), "/dev/") {
+			m, err = stream.Recv()
+			p.must(err)
+		}
+		// Interactive programs put themselves in the foreground, and the key ends them.
+		p.must(stream.Send(&nodev1.AttachRequest{Stdin: []byte("\x03")}))
+		_, exit, err := readStream(stream)
+		p.must(err)
+		equal(e, "exit code", exit.GetCode(), 130)
+	})
+}
+
+// TestPeopleFilesAreSynced: what a database of a person's syncs is synced; nobody
+// waits for the disk in a pod of kubelet's.
+func TestPeopleFilesAreSynced(t *testing.T) {
+	p := onPeople(t)
+	id := p.run(forever, named("synced"))
+	if out, _ := p.output(id, "grep", " / ", "/proc/mounts"); !strings.Contains(out, "overlay") || strings.Contains(out, "volatile") {
+		t.Errorf("the root of a person's container is %q", out)
+	}
+	pod := p.runPod("")
+	c := p.start(pod, "c", []string{"sleep", "1000"})
+	if out := p.exec(c.id, "grep", " / ", "/proc/mounts"); !strings.Contains(out, "volatile") {
+		t.Logf("this kernel has no volatile overlay: %q", out)
+	}
 }
