@@ -1,6 +1,7 @@
 // Package image holds the container images of a node: it pulls them from
-// registries, keeps them on disk, answers for them from memory, and mounts
-// them as root file systems of containers.
+// registries, pushes them there, reads and writes archives of them, keeps them
+// on disk, answers for them from memory, and mounts them as root file systems of
+// containers.
 //
 // An image is its config: the config's digest is the ID everywhere. A layer is
 // what it unpacks to: its diff ID names it. Layers are unpacked each on its
@@ -14,6 +15,8 @@
 //	images/<hex>.json               one record for each image: names, blobs, layers
 //	layers/<hex>/diff/              what the layer with this diff ID unpacks to
 //	layers/<hex>/usage.json         its size, and what its tar did not list; written with it
+//	layers/<hex>/recipe.zst         what else makes its tar again, to the byte
+//	layers/<hex>/tar.zst            the tar itself, where a recipe does not do
 //	rootfs/<id>/rootfs.json         which layers a container stands on
 //	rootfs/<id>/volumes.json        which images it has mounted beside its root
 //	rootfs/<id>/files-<n>/          an artifact's blobs under their names, as hard links
@@ -36,6 +39,33 @@
 //	image:  all layers staged -> unlisted directories inherit -> blobs written
 //	        -> one syncfs -> layers renamed -> record written and synced (the
 //	        commit point) -> visible
+//
+// # Layers as tars and blobs
+//
+// A layer is kept as files, and its compressed blob is not kept, which would cost
+// half as much disk again. Two things need the bytes back all the same: save and
+// the diff ID need the tar, push needs the blob.
+//
+// The tar comes back to the byte, always verified against the diff ID: while it
+// is unpacked, all of it but the data of files goes to a recipe (package layer,
+// Assemble), compressed to well below a hundredth of the layer. This costs no
+// second pass, and holds for layers that were pulled as for those made here;
+// tar-split does the same in a pass of its own. There are three exceptions. A tar
+// that lists a file twice has lost the first one's data: of a layer from a file
+// the whole tar is kept, of one from a stream what was unpacked is packed anew,
+// and one from a registry is fetched again where it is needed. A layer that was
+// taken out of a writable one (TakeUpper) is packed again, which is how it got
+// its diff ID. And layers of a store from before recipes are fetched again.
+//
+// The blob of a layer that was pulled cannot come back: no compressor gives the
+// bytes of another. So a push looks, in this order: whether the repository has
+// it; whether another repository of that registry has (a mount); in the store
+// (Config.KeepCompressed); and where it came from, which the record of the image
+// remembers. If nobody has it, the push fails and says how to keep layers, unless
+// it may give the image another digest. A layer that was made here is compressed
+// by each push, always to the same bytes; the manifest is made by the first push
+// and kept, so that the image has one digest everywhere. Should another version
+// compress in another way, the blob comes from where it was pushed to.
 //
 // # Unlisted directories
 //
@@ -79,7 +109,7 @@
 //
 // # What it is not for
 //
-// It does not build, push or convert images, and keeps no compressed layers to
-// push them again. It does not decide which images to remove: the kubelet
-// does.
+// It does not build images, and converts none: what it pushes is what it pulled
+// or what was made here. It does not decide which images to remove: the kubelet
+// and people do.
 package image
