@@ -115,8 +115,7 @@ func (e *ExitError) Unwrap() error { return e.Err }
 
 // Explain puts an error of a call in words for a person.
 func (f *Flags) Explain(err error) error {
-	var exit *ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*ExitError](err); ok {
 		if exit.Err == nil {
 			return err
 		}

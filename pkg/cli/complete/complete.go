@@ -21,16 +21,16 @@ const limit = 2 * time.Second
 // Func is what cobra asks for completions.
 type Func = func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective)
 
-// Any completes containers in any state, Running those that run, Stopped those
-// that do not. most is how many arguments there are; 0 is any number.
+// Any completes containers in any state. most is how many arguments there are; 0
+// is any number.
 func Any(flags *client.Flags, most int) Func {
 	return containers(flags, most, func(string) bool { return true })
 }
 
-// Running: see Any.
+// Running completes containers that run.
 func Running(flags *client.Flags, most int) Func { return containers(flags, most, runs) }
 
-// Stopped: see Any.
+// Stopped completes containers that do not run.
 func Stopped(flags *client.Flags, most int) Func {
 	return containers(flags, most, func(state string) bool { return !runs(state) })
 }

@@ -132,8 +132,7 @@ func execError(err error) error {
 	if err == nil {
 		return nil
 	}
-	var exit *client.ExitError
-	if errors.As(err, &exit) {
+	if _, ok := errors.AsType[*client.ExitError](err); ok {
 		return err
 	}
 	return &client.ExitError{Code: startCode(err.Error(), 1), Err: err}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -120,7 +121,7 @@ func (w *logWriter) write(line *nodev1.LogLine) error {
 	}
 	w.inside[stream] = line.GetPartial()
 	if !line.GetPartial() {
-		text = append(text[:len(text):len(text)], '\n')
+		text = append(slices.Clip(text), '\n')
 	}
 	_, err := out.Write(text)
 	return err

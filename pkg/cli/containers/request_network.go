@@ -155,7 +155,7 @@ func (o *Options) hostname(r *nodev1.CreateRequest, mode string) error {
 		name += "." + o.Domainname
 	}
 	if len(name) > 64 || strings.ContainsAny(name, "/ \t\n") {
-		return fmt.Errorf("invalid hostname %q: at most 64 letters, digits, - and .", name)
+		return fmt.Errorf("invalid hostname %q: it is at most 64 letters, digits, dots and dashes", name)
 	}
 	r.Pod.Hostname = name
 	return nil

@@ -12,8 +12,7 @@ import (
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
-// MaskedPaths and ReadonlyPaths are what of /proc and /sys containers of docker
-// do not see, or cannot write to.
+// MaskedPaths are what of /proc and /sys containers of docker do not see.
 func MaskedPaths() []string {
 	return []string{
 		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -22,7 +21,7 @@ func MaskedPaths() []string {
 	}
 }
 
-// ReadonlyPaths: see MaskedPaths.
+// ReadonlyPaths are what of /proc they cannot write to.
 func ReadonlyPaths() []string {
 	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 }
@@ -149,7 +148,7 @@ func selinux(sc *runtimeapi.LinuxContainerSecurityContext, s, value string) erro
 	case "level":
 		sc.SelinuxOptions.Level = value
 	default:
-		return fmt.Errorf("invalid --security-opt %q: it can be label=disable, or label= with user:, role:, type: or level:", s)
+		return fmt.Errorf("invalid --security-opt %q: it can be label=disable, or label= with user:, role:, type: or level: before a value", s)
 	}
 	return nil
 }

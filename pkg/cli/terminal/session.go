@@ -215,6 +215,7 @@ func (s *Session) sendSignal(sig os.Signal) error {
 	case unix.SIGCHLD, unix.SIGPIPE, unix.SIGURG, unix.SIGTTIN, unix.SIGTTOU:
 		// SIGURG is how Go's scheduler interrupts goroutines.
 		return nil
+	default:
 	}
 	name := unix.SignalName(number)
 	if name == "" {

@@ -209,7 +209,7 @@ func removeCommand(flags *client.Flags) *cobra.Command {
 				var failed error
 				for _, name := range args {
 					_, err := n.System.RemoveVolume(ctx, &nodev1.RemoveVolumeRequest{Name: name, Force: force})
-					if err != nil && !(force && client.IsNotFound(err)) {
+					if err != nil && (!force || !client.IsNotFound(err)) {
 						failed = errors.Join(failed, flags.Explain(err))
 						continue
 					}
