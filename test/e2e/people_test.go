@@ -310,7 +310,7 @@ func TestPeopleCreateLeavesNothing(t *testing.T) {
 	refuses(p, "no image", err, `image "no/such:image" is not on this node`, "cri-node pull")
 	for patience := time.Millisecond; patience < 600*time.Millisecond; patience *= 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		if r, err := p.Create(ctx, request(forever, named("fails"), volume)); err == nil {
+		if r, err := p.Create(ctx, request(forever, named("fails-"+patience.String()), volume)); err == nil {
 			p.rm(r.Id)
 		}
 		cancel()
@@ -322,8 +322,10 @@ func TestPeopleCreateLeavesNothing(t *testing.T) {
 		}
 		return nil
 	})
-	_, err = p.system.RemoveVolume(t.Context(), &nodev1.RemoveVolumeRequest{Name: "leftover", Force: true})
-	p.must(err)
+	p.eventually(20*time.Second, func() error {
+		_, err := p.system.RemoveVolume(t.Context(), &nodev1.RemoveVolumeRequest{Name: "leftover", Force: true})
+		return err
+	})
 	p.eventually(20*time.Second, func() error {
 		r, err := p.Create(t.Context(), request(forever, named("fails")))
 		if err == nil {
