@@ -78,7 +78,7 @@ func (n *node) settle(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-n.shrinker.Due():
-			if err := linux.ShrinkProcess(); err != nil {
+			if err := n.shrinker.Shrink(); err != nil {
 				klog.FromContext(ctx).Error(err, "Memory is not given back")
 			}
 		case <-tick.C:

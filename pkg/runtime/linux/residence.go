@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,31 +19,71 @@ import (
 const restTime = 5 * time.Second
 
 // A Shrinker makes a process small again when it comes to rest: whoever owns it
-// calls ShrinkProcess when it is Due. There is no timer at rest.
-type Shrinker struct{ timer *time.Timer }
+// calls Shrink when it is Due. At rest there is no timer.
+type Shrinker struct {
+	timer *time.Timer
+	// worked says that there may be memory to free, and not only pages of the
+	// program that a collection has looked at.
+	worked, stopped atomic.Bool
+}
 
 // NewShrinker returns one that takes what has been so far, the start of the
-// process, for work.
-func NewShrinker() *Shrinker { return &Shrinker{timer: time.NewTimer(restTime)} }
+// process, for work. Stop ends it.
+func NewShrinker() *Shrinker {
+	s := newShrinker()
+	s.watch()
+	return s
+}
+
+func newShrinker() *Shrinker {
+	s := &Shrinker{timer: time.NewTimer(restTime)}
+	s.worked.Store(true)
+	return s
+}
+
+// watch makes s due after each collection as well, of which there is one every
+// two minutes at rest: it looks at tables all over the program.
+func (s *Shrinker) watch() {
+	type sentinel struct{ _ *byte }
+	runtime.AddCleanup(&sentinel{}, func(s *Shrinker) {
+		if !s.stopped.Load() {
+			s.timer.Reset(restTime)
+			s.watch()
+		}
+	}, s)
+}
 
 // Worked says that something was done that needed more memory than rest does. Any
 // goroutine may call it; it costs next to nothing.
-func (s *Shrinker) Worked() { s.timer.Reset(restTime) }
+func (s *Shrinker) Worked() {
+	s.worked.Store(true)
+	s.timer.Reset(restTime)
+}
 
 // Due gets a value when nothing was done for a while, once after each work.
 func (s *Shrinker) Due() <-chan time.Time { return s.timer.C }
 
 // Stop ends the timer.
-func (s *Shrinker) Stop() { s.timer.Stop() }
+func (s *Shrinker) Stop() {
+	s.stopped.Store(true)
+	s.timer.Stop()
+}
 
-// ShrinkProcess gives back the memory that work has needed and rest does not:
-// the free part of the heap, and the pages of the program that were touched on
-// the way. The kernel maps the sixteen pages around each that is touched, and
-// to start a pod, or just the process, touches most of a program, so that nearly
-// all of it counts as this process's, for ever. What is used again is mapped
-// again from the page cache, in a microsecond.
-func ShrinkProcess() error {
-	debug.FreeOSMemory()
+// Shrink gives back the memory that work has needed and rest does not: the free
+// part of the heap, and the pages of the program that were touched on the way.
+func (s *Shrinker) Shrink() error {
+	if s.worked.Swap(false) {
+		debug.FreeOSMemory()
+	}
+	return releaseProgram()
+}
+
+// releaseProgram gives back the pages of the program. The kernel maps the sixteen
+// pages around each that is touched, and to start a pod, or just the process,
+// touches most of a program, so that nearly all of it would count as this
+// process's, for ever. What is used again is mapped again from the page cache, in
+// a microsecond.
+func releaseProgram() error {
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return err

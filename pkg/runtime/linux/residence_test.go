@@ -2,6 +2,7 @@ package linux
 
 import (
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -36,7 +37,7 @@ Anonymous:          2048 kB
 }
 
 // The process works on, and has less.
-func TestShrinkProcess(t *testing.T) {
+func TestShrink(t *testing.T) {
 	resident := func() int {
 		t.Helper()
 		data, err := os.ReadFile("/proc/self/smaps_rollup")
@@ -61,7 +62,9 @@ func TestShrinkProcess(t *testing.T) {
 	}
 	before := resident()
 	clear(waste)
-	if err := ShrinkProcess(); err != nil {
+	s := NewShrinker()
+	defer s.Stop()
+	if err := s.Shrink(); err != nil {
 		t.Fatal(err)
 	}
 	if after := resident(); after > before-(32<<10) {
@@ -71,7 +74,7 @@ func TestShrinkProcess(t *testing.T) {
 
 func TestShrinkerIsDueOnceAfterWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := NewShrinker()
+		s := newShrinker()
 		defer s.Stop()
 		time.Sleep(restTime - time.Second)
 		s.Worked()
@@ -92,4 +95,18 @@ func TestShrinkerIsDueOnceAfterWork(t *testing.T) {
 		s.Worked()
 		<-s.Due()
 	})
+}
+
+func TestShrinkerIsDueAfterACollection(t *testing.T) {
+	s := NewShrinker()
+	defer s.Stop()
+	for range 2 {
+		s.timer.Stop()
+		runtime.GC()
+		select {
+		case <-s.Due():
+		case <-time.After(4 * restTime):
+			t.Fatal("not due after a collection")
+		}
+	}
 }

@@ -203,7 +203,7 @@ func (m *server) run() error {
 		case s := <-signals:
 			m.signal(s)
 		case <-m.shrinker.Due():
-			if err := linux.ShrinkProcess(); err != nil {
+			if err := m.shrinker.Shrink(); err != nil {
 				m.logger.Warn("memory is not given back", "error", err)
 			}
 		}
