@@ -72,27 +72,29 @@ func (e executor) Run(ctx context.Context, p build.Process) (code int, err error
 func (e executor) run(ctx context.Context, c *runtime.Container, p *build.Process) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	connected, ended := make(chan struct{}), make(chan error, 1)
+	connected, ended := make(chan struct{}), make(chan struct{})
+	var attached error // once ended
 	go func() {
-		ended <- c.Attach(ctx, runtime.Streams{Stdout: p.Stdout, Stderr: p.Stderr, Connected: func() { close(connected) }})
+		defer close(ended)
+		attached = c.Attach(ctx, runtime.Streams{Stdout: p.Stdout, Stderr: p.Stderr, Connected: func() { close(connected) }})
 	}()
 	select {
 	case <-connected:
-	case err := <-ended:
-		return errors.Join(fmt.Errorf("follow the output of a step: %w", errdefs.ErrInternal), err)
+	case <-ended:
+		return errors.Join(fmt.Errorf("follow the output of a step: %w", errdefs.ErrInternal), attached)
 	}
 	if _, err := e.cri.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: c.ID()}); err != nil {
 		cancel(err)
-		_ = <-ended // of our own doing
+		<-ended
 		return err
 	}
 	select {
-	case err := <-ended:
-		if err != nil {
-			return fmt.Errorf("follow the output of a step: %w", err)
+	case <-ended:
+		if attached != nil {
+			return fmt.Errorf("follow the output of a step: %w", attached)
 		}
 	case <-ctx.Done():
-		_ = <-ended // of our own doing
+		<-ended
 		return context.Cause(ctx)
 	}
 	select {

@@ -219,7 +219,7 @@ func (st *screenStep) render(width int) []string {
 // fit makes a line of a width, with something at its right end.
 func fit(left, right string, width int) string {
 	l := []rune(left)
-	room := width - len(right) - 1
+	room := width - len(right) - 2
 	if len(l) > room {
 		l = l[:max(0, room)]
 	}

@@ -48,7 +48,7 @@ func (s *session) run(ctx context.Context) (*nodev1.BuildResponse_Result, error)
 			_ = s.stream.CloseSend()
 		}
 	})
-	result, err := s.receive()
+	result, err := s.receive(ctx)
 	cancel()
 	sending.Wait()
 	s.mu.Lock()
@@ -113,7 +113,7 @@ func (w *contextSender) close() error {
 }
 
 // receive takes what the daemon tells until the result or an error.
-func (s *session) receive() (*nodev1.BuildResponse_Result, error) {
+func (s *session) receive(ctx context.Context) (*nodev1.BuildResponse_Result, error) {
 	var result *nodev1.BuildResponse_Result
 	for {
 		m, err := s.stream.Recv()
@@ -133,7 +133,7 @@ func (s *session) receive() (*nodev1.BuildResponse_Result, error) {
 			}
 		}
 		if m.GetAgent() != nil {
-			s.agent(m.GetAgent())
+			s.agent(ctx, m.GetAgent())
 		}
 		if m.GetResult() != nil {
 			result = m.GetResult()
@@ -142,14 +142,14 @@ func (s *session) receive() (*nodev1.BuildResponse_Result, error) {
 }
 
 // agent handles bytes of a connection that a step has to an agent here.
-func (s *session) agent(m *nodev1.AgentData) {
+func (s *session) agent(ctx context.Context, m *nodev1.AgentData) {
 	s.mu.Lock()
 	c := s.agents[m.GetConnection()]
 	s.mu.Unlock()
 	if c == nil && m.GetAgent() != "" {
 		socket := s.plan.agents[m.GetAgent()]
 		var err error
-		if c, err = (&net.Dialer{}).DialContext(s.stream.Context(), "unix", socket); err != nil || socket == "" {
+		if c, err = (&net.Dialer{}).DialContext(ctx, "unix", socket); err != nil || socket == "" {
 			_ = s.message(&nodev1.BuildRequest{Agent: &nodev1.AgentData{Connection: m.GetConnection(), Closed: true}})
 			return
 		}
