@@ -74,7 +74,7 @@ type name struct {
 
 // blobs are all files of an image in the directory of blobs.
 func (r *imageRecord) blobs() []blobRef {
-	return append(r.Blobs[:len(r.Blobs):len(r.Blobs)], r.Compressed...)
+	return append(slices.Clip(r.Blobs), r.Compressed...)
 }
 
 type blobRef struct {

@@ -74,7 +74,7 @@ func (s *Store) Push(ctx context.Context, r PushRequest) (Pushed, error) {
 	// Close ends the push as well.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) })()
+	defer context.AfterFunc(s.ctx, func() { cancel(errClosed) })() //nolint:contextcheck // the life of the store is another
 
 	st, release, err := s.useImage(named.String())
 	if err != nil {
@@ -280,7 +280,7 @@ func (p *push) pushAnyForm(ctx context.Context, d digest.Digest) (origin, error)
 	if err != nil {
 		return origin{}, err
 	}
-	defer blob.Close()
+	defer blob.file.Close()
 	o := newOrigin(d, blob.desc, p.named.Name())
 	o.Own = true
 	return o, p.send(ctx, blob.desc, d, o, func(context.Context) (io.ReadCloser, error) { return blob.open(), nil })

@@ -50,7 +50,7 @@ func (p *push) openBlob(ctx context.Context, desc ocispec.Descriptor, o origin) 
 			if blob.desc.Digest == desc.Digest {
 				return blob, nil
 			}
-			blob.Close() // another version compresses in another way
+			_ = blob.Close() // it was only read: another version compresses in another way
 		}
 	}
 	var tried []string

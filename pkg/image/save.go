@@ -225,7 +225,7 @@ func (o *saving) layer(st *stored, d digest.Digest, format string) (ocispec.Desc
 		if err != nil {
 			return ocispec.Descriptor{}, err
 		}
-		defer c.Close()
+		defer c.file.Close()
 		return c.desc, o.file(blobName(c.desc.Digest), c.desc.Size, func(w io.Writer) error {
 			_, err := io.Copy(w, c)
 			return err

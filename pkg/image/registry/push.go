@@ -24,14 +24,14 @@ type Upload struct {
 	MountedFrom string
 }
 
-// pushing lets tokens be asked for that may write to the repository, and read
-// from those in from.
-func (s *Session) pushing(ctx context.Context, from ...string) context.Context {
+// pushing lets tokens be asked for that may write to the repository and, unless
+// it is empty, read from another.
+func (s *Session) pushing(ctx context.Context, from string) context.Context {
 	ctx = docker.WithScope(ctx, "repository:"+reference.Path(s.name)+":pull,push")
-	for _, repo := range from {
-		ctx = docker.ContextWithAppendPullRepositoryScope(ctx, repo)
+	if from == "" {
+		return ctx
 	}
-	return ctx
+	return docker.ContextWithAppendPullRepositoryScope(ctx, from)
 }
 
 // PushBlob brings a blob into the session's repository: not at all if it is
@@ -76,7 +76,7 @@ func (s *Session) HasBlob(ctx context.Context, d digest.Digest) (bool, error) {
 }
 
 func (s *Session) hasBlob(ctx context.Context, e *endpoint, d digest.Digest) (bool, error) {
-	response, err := s.do(s.pushing(ctx), e, apiRequest{method: http.MethodHead, url: e.url(nil, e.repo, "blobs", d.String())})
+	response, err := s.do(s.pushing(ctx, ""), e, apiRequest{method: http.MethodHead, url: e.url(nil, e.repo, "blobs", d.String())})
 	return s.found(ctx, response, err)
 }
 
@@ -110,7 +110,7 @@ func (s *Session) mount(ctx context.Context, e *endpoint, d digest.Digest, repo 
 	if response.StatusCode == http.StatusAccepted {
 		// The registry has begun an upload instead, which nobody goes on with.
 		if u, err := e.resolve(location); err == nil {
-			if response, err := s.do(s.pushing(ctx), e, apiRequest{method: http.MethodDelete, url: u.String()}); err == nil {
+			if response, err := s.do(s.pushing(ctx, ""), e, apiRequest{method: http.MethodDelete, url: u.String()}); err == nil {
 				_ = s.discard(response) // as above
 			}
 		}
@@ -122,7 +122,7 @@ func (s *Session) mount(ctx context.Context, e *endpoint, d digest.Digest, repo 
 func nothing() (io.ReadCloser, error) { return http.NoBody, nil }
 
 func (s *Session) beginUpload(ctx context.Context, e *endpoint) (*url.URL, error) {
-	response, err := s.do(s.pushing(ctx), e, apiRequest{method: http.MethodPost, url: e.url(nil, e.repo, "blobs", "uploads/"), body: nothing})
+	response, err := s.do(s.pushing(ctx, ""), e, apiRequest{method: http.MethodPost, url: e.url(nil, e.repo, "blobs", "uploads/"), body: nothing})
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func (s *Session) upload(ctx context.Context, e *endpoint, to *url.URL, desc oci
 	query.Set("digest", desc.Digest.String())
 	to.RawQuery = query.Encode()
 	var openErr error
-	response, err := s.do(s.pushing(ctx), e, apiRequest{
+	response, err := s.do(s.pushing(ctx, ""), e, apiRequest{
 		method: http.MethodPut, url: to.String(), size: desc.Size,
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
 		body: func() (io.ReadCloser, error) {
@@ -211,7 +211,7 @@ func (s *Session) PushManifest(ctx context.Context, desc ocispec.Descriptor, con
 	if tag == "" {
 		tag = desc.Digest.String()
 	}
-	response, err := s.do(s.pushing(ctx), e, apiRequest{
+	response, err := s.do(s.pushing(ctx, ""), e, apiRequest{
 		method: http.MethodPut, url: e.url(nil, e.repo, "manifests", tag), size: int64(len(content)),
 		header: http.Header{"Content-Type": {desc.MediaType}},
 		body:   func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil },

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -104,9 +105,7 @@ func (s *Session) try(ctx context.Context, e *endpoint, r apiRequest) (*http.Res
 		request.Header = http.Header{}
 	}
 	request.Header.Set("User-Agent", s.agent)
-	for key, values := range r.header {
-		request.Header[key] = values
-	}
+	maps.Copy(request.Header, r.header)
 	if err := e.host.Authorizer.Authorize(ctx, request); err != nil {
 		if request.Body != nil {
 			err = errors.Join(err, request.Body.Close())

@@ -107,8 +107,7 @@ func apply(c *Config, command any, node *parser.Node) error {
 		return expose(c, i.Ports)
 	case *instructions.HealthCheckCommand:
 		if i.Health != nil {
-			h := dockerspec.HealthcheckConfig(*i.Health)
-			c.Config.Healthcheck = &h
+			c.Config.Healthcheck = i.Health
 		}
 	case *instructions.OnbuildCommand:
 		c.Config.OnBuild = append(slices.Clone(c.Config.OnBuild), i.Expression)
