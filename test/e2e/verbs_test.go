@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/cri-node/cri-node/test/e2e/image"
 )
 
 func TestVerbsTerminal(t *testing.T) {
@@ -221,6 +224,35 @@ func TestVerbsKubernetes(t *testing.T) {
 	if got := v.ok("stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}", c.id); !strings.HasSuffix(got, " 1") {
 		t.Errorf("stats: %q", got)
 	}
+}
+
+// TestVerbsPull: an image that is not there is got first.
+func TestVerbsPull(t *testing.T) {
+	v := onVerbs(t)
+	img, err := image.Build(image.Spec{Layers: [][]image.File{shared.busybox}, Config: v1.Config{
+		Cmd: []string{"echo", "of the image"}, ExposedPorts: map[string]struct{}{"80/tcp": {}},
+	}})
+	v.must(err)
+	_, err = shared.registry.Push(t.Context(), "e2e/pulled:1", img)
+	v.must(err)
+	ref := shared.registry.Ref("e2e/pulled:1")
+	if got := v.run("run", "--rm", "--pull", "never", ref); got.code != 125 {
+		t.Errorf("never: %+v", got)
+	}
+	got := v.run("run", "--rm", ref)
+	if got.code != 0 || got.out != "of the image\n" || !strings.Contains(got.err, "Unable to find image '"+ref+"' locally") {
+		t.Errorf("missing: %+v", got)
+	}
+	if got = v.run("run", "--rm", "-q", "--pull", "always", ref); got.code != 0 || got.out != "of the image\n" || got.err != "" {
+		t.Errorf("always: %+v", got)
+	}
+	// The ports it exposes get one of the machine each.
+	v.ok("create", "--name", "ports", "-P", ref)
+	if out := v.ok("ps", "-a", "--format", "{{.Ports}}"); !strings.HasPrefix(out, "0.0.0.0:") || !strings.HasSuffix(out, "->80/tcp") {
+		t.Errorf("ports: %q", out)
+	}
+	v.ok("rm", "ports")
+	v.ok("rmi", ref)
 }
 
 func TestVerbsLogs(t *testing.T) {

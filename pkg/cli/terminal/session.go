@@ -154,7 +154,7 @@ func (s *Session) receive() (*nodev1.Exit, error) {
 
 // ErrForced is the end of a session whose person has had enough: the process of
 // the container takes no notice of signals.
-var ErrForced = errors.New("got 3 SIGTERM/SIGINTs, forcefully exiting")
+var ErrForced = errors.New("forcefully exiting after SIGTERM or SIGINT: the container may go on")
 
 // patience is how many of them are passed on, less one.
 const patience = 3
@@ -163,9 +163,13 @@ const patience = 3
 // is called.
 func (s *Session) watchSignals(ctx context.Context, end context.CancelCauseFunc) (stop func()) {
 	signals := make(chan os.Signal, 128)
-	if s.Signals {
+	switch {
+	case s.Signals:
 		signal.Notify(signals)
-	} else {
+	case s.TTY:
+		// To end at once would leave the person's terminal in raw mode.
+		signal.Notify(signals, unix.SIGWINCH, unix.SIGTERM, unix.SIGHUP)
+	default:
 		signal.Notify(signals, unix.SIGWINCH)
 	}
 	done := make(chan struct{})
@@ -181,7 +185,7 @@ func (s *Session) watchSignals(ctx context.Context, end context.CancelCauseFunc)
 				if sig == unix.SIGINT || sig == unix.SIGTERM {
 					asked++
 				}
-				if asked >= patience {
+				if asked >= patience || !s.Signals && sig != unix.SIGWINCH {
 					end(ErrForced)
 					return
 				}
