@@ -66,6 +66,11 @@ func (s *Server) passSignal(ctx context.Context, t target, name string) error {
 	if err != nil {
 		return err
 	}
+	if t.e != nil && asksForEnd(t.c.Status(), sig) {
+		if err := s.dontRestart(t.e); err != nil {
+			return err
+		}
+	}
 	return s.signal(ctx, t, sig)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -237,8 +238,18 @@ func (s *containers) Restart(ctx context.Context, r *nodev1.RestartRequest) (*no
 	return &nodev1.RestartResponse{}, nil
 }
 
-// Kill sends a signal to a container. SIGKILL and its stop signal make its
-// restart policy rest.
+// asksForEnd reports whether somebody who sends a signal wants the container to
+// end: its restart policy rests then.
+func asksForEnd(st *runtime.Status, sig unix.Signal) bool {
+	if slices.Contains([]unix.Signal{unix.SIGKILL, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT}, sig) {
+		return true
+	}
+	own, err := runtime.ParseSignal(st.StopSignal)
+	return err == nil && own == sig
+}
+
+// Kill sends a signal to a container. One that asks for its end makes its restart
+// policy rest.
 func (s *containers) Kill(ctx context.Context, r *nodev1.KillRequest) (*nodev1.KillResponse, error) {
 	t, err := s.find(r.GetContainer())
 	if err != nil {
@@ -257,11 +268,7 @@ func (s *containers) Kill(ctx context.Context, r *nodev1.KillRequest) (*nodev1.K
 	if st.State != runtime.Running && (t.e == nil || !t.e.isWaiting()) {
 		return nil, refused("container %q does not run", s.title(t))
 	}
-	ends := sig == unix.SIGKILL
-	if own, err := runtime.ParseSignal(st.StopSignal); err == nil && own == sig {
-		ends = true
-	}
-	if t.e != nil && ends {
+	if t.e != nil && asksForEnd(st, sig) {
 		if err := s.dontRestart(t.e); err != nil {
 			return nil, err
 		}

@@ -223,9 +223,9 @@ func (p *plan) planHealth(s *Server, img *image.Image) error {
 	}
 	own := s.imageHealth(img)
 	c = c.Over(own.Healthcheck)
-	if bad := c.Validate() != nil; bad {
-		p.warnings = append(p.warnings, "the image's health check is none that could be run, and is left out")
-		return nil
+	if err := c.Validate(); err != nil {
+		p.warnings = append(p.warnings, "the image's health check is left out: "+err.Error())
+		return nil //nolint:nilerr // an image must not make its containers impossible
 	}
 	if command := c.Command(own.Shell); command != nil {
 		if c.Test[0] == "CMD-SHELL" && len(own.Shell) > 0 {
