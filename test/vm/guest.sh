@@ -75,6 +75,7 @@ e2e() {
 	local pattern=${RUN:-.}
 	[ -z "$SMOKE" ] || pattern=$smoke
 	cd /payload/src/test/e2e || return
+	: >"$results/e2e.out"
 	CRI_NODE_BIN_DIR=/payload/bin CRI_NODE_E2E_PROGRAMS=/payload/bin/programs CRI_NODE_REQUIRE=root,runc,crun,apparmor,criu,address \
 		CRI_NODE_E2E_LOG="$results/daemon.log" \
 		bounded QUIT /payload/bin/e2e.test -test.v -test.run "$pattern" -test.timeout 0 >"$results/e2e.out" 2>&1 &

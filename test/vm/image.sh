@@ -1,8 +1,13 @@
 #!/bin/bash
 # Make the machine of `make test-vm`: vmlinuz, initrd and root.ext4, Debian 12
 # with systemd. Usage: image.sh DIR. Needs root, debootstrap and e2fsprogs; no
-# loop device and no mount that outlives debootstrap.
+# loop device.
 set -euo pipefail
+
+# What debootstrap mounts goes with this namespace, however all this ends.
+if [ -z "${VM_IMAGE_NAMESPACE:-}" ]; then
+	VM_IMAGE_NAMESPACE=1 exec unshare --mount --propagation private bash "$0" "$@"
+fi
 
 target=$1
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

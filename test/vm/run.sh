@@ -10,7 +10,11 @@
 #   CRITEST_ARGS=    its arguments
 #   VM_HANDLER=runc  the service's default OCI runtime, else the program's choice
 #   VM_TIMEOUT=3h  VM_MEMORY=4096 (MiB)  VM_CPUS=2  VM_ACCEL=kvm|tcg|icount
-#   VM_SLOWDOWN=20   how much more patience the tests have without KVM
+#   VM_SLOWDOWN=5    how much more patience the tests have without KVM (tcg: 20)
+#
+# Emulated by "icount", which is what there is without KVM, the machine has one
+# processor and a clock that stands still while it does; "tcg" gives it two, and
+# the time of this machine.
 set -euo pipefail
 
 dir=$1
@@ -38,18 +42,19 @@ accelerator() {
 		-nic none -no-reboot -kernel "$machine/vmlinuz" -append "panic=-1 rdinit=/none" </dev/null >/dev/null 2>&1; then
 		echo kvm
 	else
-		echo tcg
+		echo icount
 	fi
 }
 accel=$(accelerator)
-cpu=host slowdown=1 clock=()
+cpu=host slowdown=1 clock=() cpus=${VM_CPUS:-2}
 if [ "$accel" = tcg ]; then
 	# The plainest processor is the fastest to emulate.
 	accel=tcg,thread=multi,tb-size=1024 cpu=qemu64 slowdown=${VM_SLOWDOWN:-20}
 elif [ "$accel" = icount ]; then
-	# The machine's clock goes by what it has executed, 10^9 instructions to the
-	# second, so that other work on this one does not make it slower to itself.
-	accel=tcg,thread=single,tb-size=1024 cpu=qemu64 slowdown=${VM_SLOWDOWN:-5} clock=(-icount "shift=1")
+	# The machine's clock goes by what it has executed, 5*10^8 instructions to the
+	# second, so that no other work on this one makes it slower to itself. A second
+	# processor would not come up.
+	accel=tcg,thread=single,tb-size=1024 cpu=qemu64 slowdown=${VM_SLOWDOWN:-5} clock=(-icount "shift=1") cpus=1
 fi
 
 network=(-nic none)
@@ -84,7 +89,7 @@ truncate -s 256M "$dir/results.tar"
 echo "Starting the machine ($accel); its console is in $dir/console.log"
 code=0
 timeout --foreground --kill-after=10 "$limit" qemu-system-x86_64 \
-	-accel "$accel" -cpu "$cpu" "${clock[@]}" -smp "${VM_CPUS:-2}" -m "${VM_MEMORY:-4096}" \
+	-accel "$accel" -cpu "$cpu" "${clock[@]}" -smp "$cpus" -m "${VM_MEMORY:-4096}" \
 	-display none -monitor none -no-reboot -nodefaults "${network[@]}" -device virtio-rng-pci \
 	-kernel "$machine/vmlinuz" -initrd "$machine/initrd" \
 	-append "console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off nowatchdog apparmor=1 security=apparmor" \
