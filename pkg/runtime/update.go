@@ -63,9 +63,10 @@ func (c *Container) Update(ctx context.Context, change func(*Status) (Limits, er
 }
 
 // cpusetNamed is Old with the processors and memory nodes that the container has
-// from a cgroup above it now, where New sets them and Old says nothing. A cpuset
-// that systemd has been told of comes back with every later update: it has to be
-// told another, for which an OCI runtime needs one that has a name.
+// from a cgroup above it now, where New sets them and Old says nothing. Systemd
+// writes a cpuset that it has been told of anew with every later update, and soon
+// after this one: it has to be told another, and an OCI runtime can tell it one
+// that has a name only.
 func (c *Container) cpusetNamed(limits Limits) (*specs.LinuxResources, error) {
 	next := limits.New.CPU
 	if limits.Old == nil || next == nil || next.Cpus == "" && next.Mems == "" {

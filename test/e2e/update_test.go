@@ -60,7 +60,7 @@ func TestFailedUpdateTakesAwayWhatItSet(t *testing.T) {
 			e.Fatal("a machine with 4000 memory nodes")
 		}
 		equal(e, "processors and nodes after a failed update", allowed(), allowedBefore)
-		if before != "" { // else systemd has turned the controller on since
+		if strings.TrimSpace(before) != "" { // else systemd names now what comes from above
 			equal(e, "cpuset after a failed update", cpuset(), before)
 		}
 		// Not even another update brings it back.
