@@ -128,14 +128,21 @@ func (f *Flags) Explain(err error) error {
 	if s.Code() == codes.Unavailable && strings.Contains(s.Message(), "connection error") {
 		return fmt.Errorf("cannot connect to the cri-node daemon at %s. Is it running? (`cri-node serve` starts it)", f.address())
 	}
-	if s.Code() == codes.Unimplemented {
-		return fmt.Errorf("the daemon at %s does not know this call: it is of another version (%s)", f.address(), s.Message())
+	if s.Code() == codes.Unimplemented || strings.Contains(s.Message(), "code = Unimplemented") {
+		return fmt.Errorf("the daemon at %s does not know this call: it is of another version (%s)", f.address(), plain(s.Message()))
 	}
-	if wrapped := err.Error(); !strings.HasPrefix(wrapped, "rpc error") {
-		// What was put around it stays, less the words of the protocol.
-		if before, _, found := strings.Cut(wrapped, "rpc error: code ="); found {
-			return errors.New(before + s.Message())
+	return errors.New(plain(s.Message()))
+}
+
+// plain leaves the words of the protocol out of a message: "rpc error: code = X
+// desc = ".
+func plain(message string) string {
+	for {
+		before, rest, found := strings.Cut(message, "rpc error: code = ")
+		_, after, whole := strings.Cut(rest, " desc = ")
+		if !found || !whole {
+			return message
 		}
+		message = before + after
 	}
-	return errors.New(s.Message())
 }
