@@ -72,7 +72,7 @@ func TestLogIsBounded(t *testing.T) {
 func TestProbesThatHangOrFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		checker := New(Config{Interval: time.Second, Timeout: 2 * time.Second, Retries: 1}, time.Now(), None, func(Status) {})
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 4500*time.Millisecond)
 		defer cancel()
 		checker.Run(ctx, func(ctx context.Context) (int, string, error) {
 			if len(checker.State().Log) > 0 {
