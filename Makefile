@@ -27,7 +27,7 @@ GINKGO_VERSION      := v2.32.0
 VULN_DB ?= https://vuln.go.dev
 
 VM_PACKAGES  := qemu-system-x86 debootstrap e2fsprogs busybox-static
-APT_PACKAGES := gcc libc6-dev pkg-config libseccomp-dev crun busybox-static iproute2 nftables iptables skopeo
+APT_PACKAGES := debootstrap gcc libc6-dev pkg-config libseccomp-dev crun busybox-static iproute2 nftables iptables skopeo
 
 GO           ?= go
 # Cgo is for runc and the race detector only; the program itself has none.
