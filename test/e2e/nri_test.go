@@ -253,10 +253,10 @@ func TestNRISynchronize(t *testing.T) {
 			errs <- err
 		}()
 	}
-	select { // longer than any other request may take
+	select { // as long as a request may take, and no longer
 	case id := <-ids:
 		ids <- id
-	case <-time.After(2500 * time.Millisecond):
+	case <-time.After(time.Second):
 	}
 	close(hold)
 	for range during {
