@@ -169,8 +169,14 @@ func Open(ctx context.Context, c Config) (*Builder, error) {
 	if err := errors.Join(linux.UnmountAll(c.State), linux.RemoveAll(c.State)); err != nil {
 		return nil, fmt.Errorf("clear what builds have left: %w", err)
 	}
-	if err := errors.Join(os.MkdirAll(c.State, 0o700), os.MkdirAll(filepath.Join(c.Root, dirMounts), 0o700)); err != nil {
-		return nil, err
+	temporary := filepath.Join(c.Root, dirTemporary)
+	if err := linux.RemoveAll(temporary); err != nil {
+		return nil, fmt.Errorf("clear what builds have left: %w", err)
+	}
+	for _, dir := range []string{c.State, temporary, filepath.Join(c.Root, dirMounts)} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
 	}
 	b := &Builder{config: c, execs: semaphore.NewWeighted(int64(max(2, goruntime.NumCPU())))}
 	b.mounts.dir = filepath.Join(c.Root, dirMounts)
@@ -181,8 +187,14 @@ func Open(ctx context.Context, c Config) (*Builder, error) {
 	return b, nil
 }
 
+// dirTemporary has what may be large and goes with its build: the state
+// directory is mostly in memory.
+const dirTemporary = "tmp"
+
 // Upload is a directory for what a client sends. The caller removes it.
-func (b *Builder) Upload() (string, error) { return os.MkdirTemp(b.config.State, "upload-") }
+func (b *Builder) Upload() (string, error) {
+	return os.MkdirTemp(filepath.Join(b.config.Root, dirTemporary), "upload-")
+}
 
 // Prune removes what builds have cached, all of it or what the last day did not
 // need, and says how many bytes that was.
@@ -205,9 +217,13 @@ func (b *Builder) Build(ctx context.Context, r *Request) (res *Result, err error
 	if err != nil {
 		return nil, err
 	}
+	disk, err := os.MkdirTemp(filepath.Join(b.config.Root, dirTemporary), "build-")
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(dir))
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	run := &run{Builder: b, fail: cancel, request: r, dir: dir, progress: newProgress(r.Events), locals: map[string]*local{}}
+	run := &run{Builder: b, fail: cancel, request: r, dir: dir, disk: disk, progress: newProgress(r.Events), locals: map[string]*local{}}
 	defer func() {
 		if err2 := run.close(context.WithoutCancel(ctx)); err == nil {
 			err = err2
@@ -229,9 +245,10 @@ func (b *Builder) Build(ctx context.Context, r *Request) (res *Result, err error
 // run is one build under way.
 type run struct {
 	*Builder
-	request  *Request
-	dir      string
-	progress *progress
+	request *Request
+	// dir is for mounts and secrets, disk for what may be large.
+	dir, disk string
+	progress  *progress
 	// fail ends the build with its first error.
 	fail context.CancelCauseFunc
 
@@ -252,7 +269,7 @@ func (r *run) close(ctx context.Context) error {
 	for _, release := range slices.Backward(r.releases) {
 		errs = append(errs, release())
 	}
-	errs = append(errs, linux.UnmountAll(r.dir), linux.RemoveAll(r.dir))
+	errs = append(errs, linux.UnmountAll(r.dir), linux.RemoveAll(r.dir), linux.RemoveAll(r.disk))
 	errs = append(errs, r.cache.trim(ctx))
 	return errors.Join(errs...)
 }
@@ -267,7 +284,10 @@ func (r *run) onClose(f func() error) {
 // tempDir is a new directory below that of the build.
 func (r *run) tempDir(kind string) (string, error) { return os.MkdirTemp(r.dir, kind+"-") }
 
-// id is unique among all builds of this daemon and looks like one of a container.
+// diskDir is one for what may be large.
+func (r *run) diskDir(kind string) (string, error) { return os.MkdirTemp(r.disk, kind+"-") }
+
+// newID is unique among all builds of this daemon and looks like one of a container.
 func newID() string { return digest.FromString(time.Now().String() + randText()).Encoded() }
 
 // allowed reports whether the request has an entitlement.

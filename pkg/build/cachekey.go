@@ -147,8 +147,8 @@ func selections(op *pb.Op, n int) [][]selection {
 // by the exact key, too.
 func (r *run) lookup(ctx context.Context, k keys) (result, bool, error) {
 	if k.exact != "" {
-		if res, ok := r.cache.get(k.exact); ok {
-			return res, true, r.hold(res.stack())
+		if res, ok := r.cache.get(k.exact); ok && r.hold(res.stack()) == nil {
+			return res, true, nil
 		}
 	}
 	key, err := k.content()

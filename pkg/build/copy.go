@@ -150,7 +150,7 @@ func (w *workspace) unpack(ctx context.Context, source, path, dest string, a *pb
 	}
 	// What is in the archive is a stranger's: it is unpacked where it can reach
 	// nothing, and copied from there.
-	dir, err := w.run.tempDir("archive")
+	dir, err := w.run.diskDir("archive")
 	if err != nil {
 		return false, err
 	}

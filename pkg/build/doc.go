@@ -24,10 +24,11 @@
 //
 //	<Root>/cache/<key>.json     a result; its layers are held by the image store
 //	<Root>/mounts/<id>-<n>/data cache mounts
-//	<State>/upload-*            what a client has sent
+//	<Root>/tmp/upload-*         what a client has sent
+//	<Root>/tmp/build-*          downloads and archives of one build
 //	<State>/build-*             mounts, secrets and sockets of one build
 //
-// All of State is taken away by Open. A record and its hold are written one after
+// All of State and tmp is taken away by Open. A record and its hold are written one after
 // the other; whichever is alone after a crash goes.
 //
 // # Locks

@@ -116,7 +116,7 @@ func (r *run) placeDockerfile() error {
 		r.locals[dockerui.DefaultLocalNameDockerfile] = r.locals[dockerui.DefaultLocalNameContext]
 		return nil
 	}
-	dir, err := r.tempDir("dockerfile")
+	dir, err := r.diskDir("dockerfile")
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func (r *run) httpSource(ctx context.Context, id string, op *pb.SourceOp) (res r
 	if name == "/" {
 		name = "download"
 	}
-	dir, err := r.tempDir("http")
+	dir, err := r.diskDir("http")
 	if err != nil {
 		return result{}, err
 	}

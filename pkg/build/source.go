@@ -123,7 +123,7 @@ func (r *run) gitSource(ctx context.Context, id string, op *pb.SourceOp) (result
 	if strings.HasPrefix(ref, "-") {
 		return result{}, fmt.Errorf("git reference %q: %w", ref, errdefs.ErrInvalidArgument)
 	}
-	dir, err := r.tempDir("git")
+	dir, err := r.diskDir("git")
 	if err != nil {
 		return result{}, err
 	}

@@ -100,9 +100,11 @@ func TestBuildKilled(t *testing.T) {
 			end(b, c)
 			_ = c.Wait()
 			b.eventually(20*time.Second, func() error {
-				entries, err := os.ReadDir(filepath.Join(b.node.InvariantConfig().State, "build"))
-				if err != nil || len(entries) > 0 {
-					return errNotYet
+				where := b.node.InvariantConfig()
+				for _, dir := range []string{filepath.Join(where.State, "build"), filepath.Join(where.Root, "build/tmp")} {
+					if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+						return errNotYet
+					}
 				}
 				return nil
 			})
