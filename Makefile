@@ -233,6 +233,11 @@ install: deps build ## Install the program, runc, the plugins and the systemd un
 	install -m 0755 $(BIN)/cni/* $(DESTDIR)$(PREFIX)/lib/cri-node/cni/
 	install -D -m 0644 packaging/cri-node.service $(DESTDIR)$(PREFIX)/lib/systemd/system/cri-node.service
 	install -D -m 0644 packaging/crictl.yaml $(DESTDIR)$(PREFIX)/share/cri-node/crictl.yaml
+	$(BIN)/cri-node man $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	$(BIN)/cri-node completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/cri-node
+	$(BIN)/cri-node completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_cri-node
+	$(BIN)/cri-node completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cri-node.fish
 	echo "Installed below $(DESTDIR)$(PREFIX). Next: systemctl daemon-reload && systemctl enable --now cri-node"
 
 .PHONY: clean

@@ -34,7 +34,7 @@ func (s *containers) CopyFrom(r *nodev1.CopyFromRequest, stream grpc.ServerStrea
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // nothing is written through it
 	follow := r.GetFollow() || strings.HasSuffix(r.GetPath(), "/") || strings.HasSuffix(r.GetPath(), "/.")
 	st, err := root.Stat(name, follow)
 	if err != nil {
@@ -102,7 +102,7 @@ func (s *containers) CopyTo(stream grpc.ClientStreamingServer[nodev1.CopyToReque
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // nothing is written through it
 	ids := t.c.Status().UserNS.Mappings()
 	o := inside.Unpacking{
 		KeepOwner: first.GetKeepOwner(),

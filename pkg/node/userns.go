@@ -33,7 +33,7 @@ func (s *Server) giveIDs(u *runtimeapi.UserNamespace) {
 	}
 	block := rand.Uint32N(idBlocks) //nolint:gosec // it is no secret
 	for range idBlocks {
-		first := uint32(firstID + block*idsLength)
+		first := firstID + block*idsLength
 		if !slices.ContainsFunc(taken, func(m linux.IDMap) bool { return m.HostID < first+idsLength && first < m.HostID+m.Length }) {
 			break
 		}

@@ -87,7 +87,7 @@ func (f *Flags) With(ctx context.Context, do func(context.Context, *Node) error)
 	if err != nil {
 		return err
 	}
-	defer node.Close()
+	defer func() { _ = node.Close() }() // all answers have been read
 	return f.Explain(do(ctx, node))
 }
 
