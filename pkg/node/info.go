@@ -106,7 +106,7 @@ func machine(out *information) {
 	}
 	var memory unix.Sysinfo_t
 	if unix.Sysinfo(&memory) == nil {
-		out.MemTotal = uint64(memory.Totalram) * uint64(memory.Unit)
+		out.MemTotal = memory.Totalram * uint64(memory.Unit)
 	}
 	release, err := os.ReadFile("/etc/os-release")
 	if err != nil {

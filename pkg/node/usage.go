@@ -84,7 +84,7 @@ func (s *Server) containersUsage() *nodev1.DiskUsageResponse_Kind {
 		st := c.Status()
 		item := &nodev1.DiskUsageResponse_Item{Id: st.ID, Name: s.title(t), Used: st.State == runtime.Running, CreatedAt: nanoseconds(st.CreatedAt)}
 		if usage, _, err := s.config.Images.RootfsUsage(st.ID, c.RootfsPath()); err == nil {
-			item.Size = int64(usage.Bytes)
+			item.Size = usage.Bytes
 		}
 		kind.Items = append(kind.Items, item)
 		kind.Total++

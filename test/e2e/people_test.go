@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -154,7 +155,7 @@ func TestPeopleTerminal(t *testing.T) {
 		out += string(m.Stdout)
 	}
 	leave()
-	if _, err := stream.Recv(); err == nil || err == io.EOF {
+	if _, err := stream.Recv(); err == nil || errors.Is(err, io.EOF) {
 		t.Error("the stream ended without an error")
 	}
 	p.becomes(id, "running")

@@ -52,7 +52,7 @@ func Command(flags *client.Flags, tools Tools) *cobra.Command {
 }
 
 // run gives work the daemon.
-func (c *command) run(cmd *cobra.Command, work func(n *client.Node) error) error {
+func (c *command) run(work func(n *client.Node) error) error {
 	n, err := c.flags.Open()
 	if err != nil {
 		return err
@@ -184,7 +184,7 @@ func (c *command) verb(use, short, example string, addFlags func(cmd *cobra.Comm
 	cmd := &cobra.Command{
 		Use: use + " [SERVICE...]", Short: short, Example: "  cri-node compose " + example, Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, services []string) error {
-			return c.run(cmd, func(n *client.Node) error {
+			return c.run(func(n *client.Node) error {
 				p, err := c.source.load(cmd.Context())
 				if err != nil {
 					return err

@@ -52,7 +52,7 @@ func (c *command) down() *cobra.Command {
 			"  cri-node compose down -v --rmi local   # and its volumes, and the images it built",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.run(cmd, func(n *client.Node) error { return c.runDown(cmd, n, o, stopTimeout(cmd, o.timeout)) })
+			return c.run(func(n *client.Node) error { return c.runDown(cmd, n, o, stopTimeout(cmd, o.timeout)) })
 		},
 	}
 	f := cmd.Flags()

@@ -27,7 +27,7 @@ func imageOf(p *types.Project, s *types.ServiceConfig) string {
 // request is what the daemon is asked for to make one container of a service.
 // peers finds the container of another service, whose namespaces it shares.
 func request(p *types.Project, s *types.ServiceConfig, m containers.Machine, peers func(service string) (string, error)) (*nodev1.CreateRequest, error) {
-	o, err := options(p, s)
+	o, err := options(s)
 	if err != nil {
 		return nil, fmt.Errorf("service %s: %w", s.Name, err)
 	}
@@ -57,7 +57,7 @@ func request(p *types.Project, s *types.ServiceConfig, m containers.Machine, pee
 }
 
 // options are the service in the words of `run`.
-func options(p *types.Project, s *types.ServiceConfig) (*containers.Options, error) {
+func options(s *types.ServiceConfig) (*containers.Options, error) {
 	if err := unsupported(s); err != nil {
 		return nil, err
 	}

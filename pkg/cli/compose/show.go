@@ -31,7 +31,7 @@ func (c *command) ps() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ps [SERVICE...]", Short: "List the containers of a project", Example: "  cri-node compose ps -a", Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, names []string) error {
-			return c.run(cmd, func(n *client.Node) error {
+			return c.run(func(n *client.Node) error {
 				containers, err := c.containers(cmd.Context(), n, names, all)
 				if err != nil {
 					return err
@@ -169,7 +169,7 @@ func (c *command) logs() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "logs [SERVICE...]", Short: "Print the logs of services", Example: "  cri-node compose logs -f --tail 20 web", Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, names []string) error {
-			return c.run(cmd, func(n *client.Node) error {
+			return c.run(func(n *client.Node) error {
 				containers, err := c.containers(cmd.Context(), n, names, true)
 				if err != nil {
 					return err
@@ -204,7 +204,7 @@ func (c *command) exec() *cobra.Command {
 		Example: "  cri-node compose exec db psql -U postgres\n  cri-node compose exec -T web cat /etc/hosts",
 		Args:    cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.run(cmd, func(n *client.Node) error {
+			return c.run(func(n *client.Node) error {
 				containers, err := c.containers(cmd.Context(), n, args[:1], false)
 				if err != nil {
 					return err

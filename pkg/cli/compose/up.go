@@ -42,7 +42,7 @@ func (c *command) up() *cobra.Command {
 			"  cri-node compose up -d --scale worker=3",
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, services []string) error {
-			return c.run(cmd, func(n *client.Node) error {
+			return c.run(func(n *client.Node) error {
 				return c.runUp(cmd, n, services, o, stopTimeout(cmd, o.timeout))
 			})
 		},
@@ -247,7 +247,7 @@ func follow(cmd *cobra.Command, n *client.Node, p *types.Project, converge *conv
 		}
 	case <-signals:
 		giveUp()
-		<-started
+		_ = <-started // it was given up
 		return errors.Join(stopAll(ctx, n, p, converge.report, converge.timeout), &client.ExitError{Code: 130})
 	}
 	found, err := list(ctx, n, p.Name)

@@ -3,6 +3,7 @@ package inject
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"io"
 	"testing"
 )
@@ -21,7 +22,7 @@ func TestArchive(t *testing.T) {
 	if err != nil || string(content) != "hunter2" || h.Name != "run/secrets/key" || h.Mode != 0o400 || h.Uid != 5 {
 		t.Errorf("got %q, %+v, %v", content, h, err)
 	}
-	if _, err := r.Next(); err != io.EOF { //nolint:errorlint // tar promises it bare
+	if _, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Errorf("more follows: %v", err)
 	}
 }

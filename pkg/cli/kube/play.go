@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -69,9 +70,7 @@ func (p *player) run(cmd *cobra.Command, args []string) error {
 		if err != nil && more == nil {
 			return err
 		}
-		for name, c := range more.configMaps {
-			all.configMaps[name] = c
-		}
+		maps.Copy(all.configMaps, more.configMaps)
 	}
 	for _, kind := range all.ignored {
 		cmd.PrintErrf("%s means nothing on one machine and is left out\n", kind)
