@@ -26,13 +26,7 @@ type imageVerbs struct {
 
 func onImageVerbs(t *testing.T) *imageVerbs {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "verbs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	v := &imageVerbs{onShared(t), dir}
-	t.Cleanup(func() { v.must(os.RemoveAll(dir)) })
-	return v
+	return &imageVerbs{onShared(t), t.TempDir()}
 }
 
 func (v *imageVerbs) path(name string) string { return filepath.Join(v.dir, name) }

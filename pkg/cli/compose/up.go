@@ -247,7 +247,7 @@ func follow(cmd *cobra.Command, n *client.Node, p *types.Project, converge *conv
 		}
 	case <-signals:
 		giveUp()
-		_ = <-started // it was given up
+		<-started //nolint:errcheck // it was given up
 		return errors.Join(stopAll(ctx, n, p, converge.report, converge.timeout), &client.ExitError{Code: 130})
 	}
 	found, err := list(ctx, n, p.Name)
