@@ -33,7 +33,8 @@ func debian(ctx context.Context, cache string) (string, error) {
 		return "", err
 	}
 	commands := [][]string{
-		{"debootstrap", "--variant=minbase", "--include=" + packages, "stable", root},
+		// In a mount namespace of its own: what it mounts goes with it, whatever ends it.
+		{"unshare", "--mount", "debootstrap", "--variant=minbase", "--include=" + packages, "stable", root},
 		{"ln", "-sf", "python3", filepath.Join(root, "usr/bin/python")},
 		{"tar", "--numeric-owner", "--exclude=./var/cache/apt/archives/*.deb", "-C", root, "-cf", path + ".new", "."},
 	}
