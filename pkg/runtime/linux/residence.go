@@ -15,16 +15,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// restTime is how long after the last work a process is taken to be at rest.
-const restTime = 5 * time.Second
+// restTime is how long after the last work a process is taken to be at rest, and
+// busyTime how often it gives back pages of the program while it works: a burst of
+// work touches most of them, each for a moment.
+const (
+	restTime = 5 * time.Second
+	busyTime = 2 * time.Second
+)
 
-// A Shrinker makes a process small again when it comes to rest: whoever owns it
-// calls Shrink when it is Due. At rest there is no timer.
+// A Shrinker keeps a process small, and makes it smaller when it comes to rest:
+// whoever owns it calls Shrink when it is Due. At rest there is no timer.
 type Shrinker struct {
 	timer *time.Timer
-	// worked says that there may be memory to free, and not only pages of the
-	// program that a collection has looked at.
-	worked, stopped atomic.Bool
+	// armed: the timer runs. worked says that there may be memory to free, and
+	// not only pages of the program that a collection has looked at.
+	armed, worked, stopped atomic.Bool
+	// last is when there was work, since the beginning.
+	last  atomic.Int64
+	begin time.Time
 }
 
 // NewShrinker returns one that takes what has been so far, the start of the
@@ -36,7 +44,8 @@ func NewShrinker() *Shrinker {
 }
 
 func newShrinker() *Shrinker {
-	s := &Shrinker{timer: time.NewTimer(restTime)}
+	s := &Shrinker{timer: time.NewTimer(busyTime), begin: time.Now()}
+	s.armed.Store(true)
 	s.worked.Store(true)
 	return s
 }
@@ -47,20 +56,29 @@ func (s *Shrinker) watch() {
 	type sentinel struct{ _ *byte }
 	runtime.AddCleanup(&sentinel{}, func(s *Shrinker) {
 		if !s.stopped.Load() {
-			s.timer.Reset(restTime)
+			s.arm()
 			s.watch()
 		}
 	}, s)
 }
 
+// arm makes s due in a while, unless it will be anyway.
+func (s *Shrinker) arm() {
+	if !s.armed.Swap(true) {
+		s.timer.Reset(busyTime)
+	}
+}
+
 // Worked says that something was done that needed more memory than rest does. Any
 // goroutine may call it; it costs next to nothing.
 func (s *Shrinker) Worked() {
+	s.last.Store(int64(time.Since(s.begin)))
 	s.worked.Store(true)
-	s.timer.Reset(restTime)
+	s.arm()
 }
 
-// Due gets a value when nothing was done for a while, once after each work.
+// Due gets a value now and then while there is work, and once when there was none
+// for a while.
 func (s *Shrinker) Due() <-chan time.Time { return s.timer.C }
 
 // Stop ends the timer.
@@ -69,13 +87,26 @@ func (s *Shrinker) Stop() {
 	s.timer.Stop()
 }
 
-// Shrink gives back the memory that work has needed and rest does not: the free
-// part of the heap, and the pages of the program that were touched on the way.
+// Shrink gives back the pages of the program that were touched and, when the work
+// is over, the memory that it needed and rest does not: the free part of the heap.
 func (s *Shrinker) Shrink() error {
-	if s.worked.Swap(false) {
+	if s.rested() {
 		debug.FreeOSMemory()
 	}
 	return releaseProgram()
+}
+
+// rested says once that the work is over; while it is not, it makes s due again.
+func (s *Shrinker) rested() bool {
+	s.armed.Store(false)
+	switch since := time.Since(s.begin) - time.Duration(s.last.Load()); {
+	case !s.worked.Load():
+		return false
+	case since < restTime:
+		s.arm()
+		return false
+	}
+	return s.worked.Swap(false)
 }
 
 // releaseProgram gives back the pages of the program. The kernel maps the sixteen

@@ -64,6 +64,7 @@ func TestShrink(t *testing.T) {
 	clear(waste)
 	s := NewShrinker()
 	defer s.Stop()
+	s.begin = s.begin.Add(-restTime)
 	if err := s.Shrink(); err != nil {
 		t.Fatal(err)
 	}
@@ -72,20 +73,30 @@ func TestShrink(t *testing.T) {
 	}
 }
 
-func TestShrinkerIsDueOnceAfterWork(t *testing.T) {
+func TestShrinkerIsDueWhileThereIsWorkAndOnceAfterIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newShrinker()
 		defer s.Stop()
-		time.Sleep(restTime - time.Second)
-		s.Worked()
-		time.Sleep(restTime - time.Second)
-		select {
-		case <-s.Due():
-			t.Fatal("due while there is work")
-		default:
+		for range 10 {
+			time.Sleep(time.Second)
+			s.Worked()
+			select {
+			case <-s.Due():
+				if s.rested() {
+					t.Fatal("at rest while there is work")
+				}
+			default:
+			}
 		}
-		time.Sleep(time.Second)
-		<-s.Due()
+		for over := time.Now(); ; {
+			<-s.Due()
+			if s.rested() {
+				if took := time.Since(over); took > restTime+busyTime {
+					t.Errorf("at rest after %v", took)
+				}
+				break
+			}
+		}
 		time.Sleep(time.Hour)
 		select {
 		case <-s.Due():
@@ -102,6 +113,7 @@ func TestShrinkerIsDueAfterACollection(t *testing.T) {
 	defer s.Stop()
 	for range 2 {
 		s.timer.Stop()
+		s.armed.Store(false)
 		runtime.GC()
 		select {
 		case <-s.Due():
