@@ -72,28 +72,6 @@ func TestNRISilentPeer(t *testing.T) {
 	e.plugin("10", "patient")
 }
 
-// TestNRISynchronizeHangs: a pod waits for a plugin that is being synchronized as
-// long as for any request, and the plugin is let go.
-func TestNRISynchronizeHangs(t *testing.T) {
-	e := ownNode(t, node.Options{Number: 15, Config: "[nri]\nrequest_timeout = \"500ms\"\nregistration_timeout = \"1m\"\n"})
-	reached, release := make(chan struct{}), make(chan struct{})
-	defer close(release)
-	e.connecting("10", "hangs", func(p *nriPlugin) {
-		p.sync = func(context.Context) []*api.ContainerUpdate {
-			close(reached)
-			<-release
-			return nil
-		}
-	})
-	await1(e, "Synchronize", reached)
-	began := time.Now()
-	e.runs(e.runPod(""), "c", []string{"true"})
-	if took := time.Since(began); took > pace.Limit(15*time.Second) {
-		t.Errorf("a pod took %v", took)
-	}
-	e.plugin("20", "patient")
-}
-
 // TestNRIDies: a plugin that goes away in a step does not keep it from
 // happening, and comes back to be synchronized.
 func TestNRIDies(t *testing.T) {

@@ -253,10 +253,10 @@ func TestNRISynchronize(t *testing.T) {
 			errs <- err
 		}()
 	}
-	select { // as long as a request may take, and no longer
+	select { // longer than any other request may take
 	case id := <-ids:
 		ids <- id
-	case <-time.After(time.Second):
+	case <-time.After(2500 * time.Millisecond):
 	}
 	close(hold)
 	for range during {

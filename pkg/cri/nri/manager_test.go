@@ -69,17 +69,6 @@ func (p *fakePlugin) add(id, event string) {
 	p.lives[id] = append(p.lives[id], event)
 }
 
-// all returns the lives. The stub may be in the last step when it has been left.
-func (p *fakePlugin) all() map[string][]string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	lives := map[string][]string{}
-	for id, life := range p.lives {
-		lives[id] = slices.Clone(life)
-	}
-	return lives
-}
-
 func (p *fakePlugin) Synchronize(_ context.Context, pods []*api.PodSandbox, containers []*api.Container) ([]*api.ContainerUpdate, error) {
 	for _, pod := range pods {
 		p.add(pod.GetId(), "sync")
@@ -126,17 +115,13 @@ func (p *fakePlugin) RemoveContainer(_ context.Context, _ *api.PodSandbox, c *ap
 	return nil
 }
 
-func newManager(t *testing.T, node Node, known Known, edits ...func(*Config)) *Manager {
+func newManager(t *testing.T, node Node, known Known) *Manager {
 	t.Helper()
 	dir := t.TempDir()
-	c := Config{
+	m, err := New(t.Context(), Config{
 		Socket: filepath.Join(dir, "nri.sock"), PluginDir: filepath.Join(dir, "plugins"), ConfigDir: dir,
 		RegistrationTimeout: 5 * time.Second, RequestTimeout: 5 * time.Second, Name: "test", Version: "1",
-	}
-	for _, edit := range edits {
-		edit(&c)
-	}
-	m, err := New(t.Context(), c, node)
+	}, node)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,10 +230,10 @@ func TestOnce(t *testing.T) {
 	close(ended)
 	coming.Wait()
 	m.Close()
-	if told := len(stays.all()); told != 2*workers*rounds {
-		t.Errorf("told of %d objects", told)
+	if len(stays.lives) != 2*workers*rounds {
+		t.Errorf("told of %d objects", len(stays.lives))
 	}
-	for id, life := range stays.all() {
+	for id, life := range stays.lives {
 		want := []string{"run", "stop", "remove"}
 		if strings.Contains(id, "/") {
 			want = []string{"create", "start", "stop", "remove"}
@@ -258,7 +243,7 @@ func TestOnce(t *testing.T) {
 		}
 	}
 	for _, p := range come {
-		for id, life := range p.all() {
+		for id, life := range p.lives {
 			checkLife(t, id, life)
 		}
 	}
@@ -314,11 +299,12 @@ func TestKnown(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	lives := p.all()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for id, want := range map[string]string{
 		"a": "sync", "b": "sync", "a/c": "sync-CONTAINER_RUNNING stop", "b/c": "sync-CONTAINER_STOPPED",
 	} {
-		if got := strings.Join(lives[id], " "); got != want {
+		if got := strings.Join(p.lives[id], " "); got != want {
 			t.Errorf("%s: %s, want %s", id, got, want)
 		}
 	}

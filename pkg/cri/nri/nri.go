@@ -29,8 +29,7 @@ type Config struct {
 	// configuration.
 	PluginDir, ConfigDir string
 	// RegistrationTimeout bounds the registration of a plugin and, apart from
-	// that, its Synchronize; RequestTimeout every other request, and Synchronize
-	// when a step waits for it.
+	// that, its Synchronize; RequestTimeout every other request.
 	RegistrationTimeout, RequestTimeout time.Duration
 	// Validator checks what plugins do to containers, see the library.
 	Validator Validator
@@ -68,8 +67,6 @@ type Manager struct {
 	// plugins is how many are connected. It is exact for who blocks the
 	// synchronization of plugins, but for those that went away unnoticed.
 	plugins atomic.Int32
-	// waiting is how many steps wait for a plugin to be synchronized.
-	waiting atomic.Int32
 	// started is closed once the plugins of PluginDir have been synchronized.
 	started chan struct{}
 
@@ -186,19 +183,11 @@ func (m *Manager) spawn(f func()) {
 // synchronization of plugins.
 func (m *Manager) connected() bool { return m.plugins.Load() > 0 }
 
-// blockSync keeps plugins from being synchronized while a step is told. It waits
-// for one that is.
-func (m *Manager) blockSync() *adaptation.PluginSyncBlock {
-	m.waiting.Add(1)
-	defer m.waiting.Add(-1)
-	return m.adaptation.BlockPluginSync()
-}
-
 // tell runs relay, if there are plugins, after the step it tells has been
 // entered in the table. A panic is an error: what plugins send must not end
 // the daemon.
 func (m *Manager) tell(event string, enter func(), relay func() error) error {
-	block := m.blockSync()
+	block := m.adaptation.BlockPluginSync()
 	defer block.Unblock()
 	m.mu.Lock()
 	enter()

@@ -19,7 +19,7 @@ func (m *Manager) RunPodSandbox(ctx context.Context, id string, commit func() er
 	o.phase = phaseStarted
 	o.op <- struct{}{}
 	defer func() { <-o.op }()
-	block := m.blockSync()
+	block := m.adaptation.BlockPluginSync()
 	defer block.Unblock()
 	m.mu.Lock()
 	m.pods[id] = o

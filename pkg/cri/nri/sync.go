@@ -25,9 +25,7 @@ func (m *Manager) synchronize(ctx context.Context, send adaptation.SyncCB) error
 		// It belongs to the registration, and is more work than any other
 		// request. No other is sent now that could take this for its limit.
 		adaptation.SetPluginRequestTimeout(max(m.config.RegistrationTimeout, m.config.RequestTimeout))
-		unheeded, stop := m.whileNobodyWaits(ctx)
-		updates, err := send(unheeded, pods, containers)
-		stop()
+		updates, err := send(ctx, pods, containers)
 		adaptation.SetPluginRequestTimeout(m.config.RequestTimeout)
 		if err != nil {
 			return err
@@ -35,40 +33,6 @@ func (m *Manager) synchronize(ctx context.Context, send adaptation.SyncCB) error
 		m.noted(m.apply(ctx, "Synchronize", updates, nil))
 		return nil
 	})
-}
-
-// waitingInterval is how often it is looked whether a step waits for a slow plugin.
-const waitingInterval = 20 * time.Millisecond
-
-// whileNobodyWaits returns a context for telling a new plugin what there is. It
-// ends as soon as a step waits for that and the time of a request is over: no pod
-// waits longer for a plugin that is not even there yet than for others. The caller
-// must call stop.
-func (m *Manager) whileNobodyWaits(ctx context.Context) (limited context.Context, stop func()) {
-	select {
-	case <-m.started:
-	default:
-		return ctx, func() {} // no step waits for those that the daemon starts
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		timer := time.NewTimer(m.config.RequestTimeout)
-		defer timer.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-timer.C:
-				if m.waiting.Load() > 0 {
-					cancel()
-				}
-				timer.Reset(waitingInterval)
-			}
-		}
-	}()
-	return ctx, func() { cancel(); <-watched }
 }
 
 // known translates the table, oldest first.
