@@ -145,7 +145,8 @@ func (s *system) Prune(ctx context.Context, r *nodev1.PruneRequest) (*nodev1.Pru
 	}
 	if r.GetVolumes() {
 		for _, v := range s.volumes.List() {
-			if len(s.users(v.Name)) > 0 || !v.Anonymous && !r.GetAllImages() || !wanted(r, v.Labels, v.CreatedAt) {
+			// One with a name holds what somebody means to keep: `volume rm` takes it.
+			if len(s.users(v.Name)) > 0 || !v.Anonymous || !wanted(r, v.Labels, v.CreatedAt) {
 				continue
 			}
 			if err := s.removeVolume(v.Name); err != nil {

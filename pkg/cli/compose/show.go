@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/cli/containers"
 	"github.com/cri-node/cri-node/pkg/cli/output"
 	"github.com/cri-node/cri-node/pkg/cli/terminal"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
@@ -94,7 +95,7 @@ func printServices(w io.Writer, containers []*nodev1.Container) error {
 	return nil
 }
 
-func printContainers(w io.Writer, containers []*nodev1.Container, o output.Options) error {
+func printContainers(w io.Writer, all []*nodev1.Container, o output.Options) error {
 	now := time.Now()
 	list := output.List[row]{
 		Columns: []output.Column{
@@ -111,56 +112,20 @@ func printContainers(w io.Writer, containers []*nodev1.Container, o output.Optio
 			{Field: "ExitCode", Header: "EXIT CODE", Hidden: true},
 		},
 		Key: "ID",
-		Raw: containers,
+		Raw: all,
 	}
-	for _, c := range containers {
+	for _, c := range all {
 		id, command := c.GetId(), strconv.Quote(strings.Join(c.GetCommand(), " "))
 		if !o.NoTrunc {
 			id, command = output.ShortID(id), output.Ellipsis(command, 20)
 		}
 		list.Rows = append(list.Rows, row{
 			ID: id, Name: c.GetName(), Image: c.GetImage(), Command: command, Service: c.GetLabels()[labelService],
-			CreatedAt: output.Ago(now, time.Unix(0, c.GetCreatedAt())), Status: statusOf(c, now),
-			State: c.GetState(), Health: c.GetHealth(), Ports: ports(c), ExitCode: c.GetExitCode(),
+			CreatedAt: output.Ago(now, time.Unix(0, c.GetCreatedAt())), Status: containers.StatusWords(c, now),
+			State: c.GetState(), Health: c.GetHealth(), Ports: containers.PortWords(c.GetPorts()), ExitCode: c.GetExitCode(),
 		})
 	}
 	return list.Print(w, o)
-}
-
-// statusOf is a state with its time, as docker puts it.
-func statusOf(c *nodev1.Container, now time.Time) string {
-	switch c.GetState() {
-	case "running", "paused":
-		s := "Up " + output.Duration(now.Sub(time.Unix(0, c.GetStartedAt())))
-		switch {
-		case c.GetState() == "paused":
-			s += " (Paused)"
-		case c.GetHealth() == "starting":
-			s += " (health: starting)"
-		case c.GetHealth() != "":
-			s += " (" + c.GetHealth() + ")"
-		}
-		return s
-	case "exited":
-		return fmt.Sprintf("Exited (%d) %s", c.GetExitCode(), output.Ago(now, time.Unix(0, c.GetFinishedAt())))
-	}
-	return strings.ToUpper(c.GetState()[:1]) + c.GetState()[1:]
-}
-
-func ports(c *nodev1.Container) string {
-	var all []string
-	for _, p := range c.GetPorts() {
-		text := fmt.Sprintf("%d/%s", p.GetContainerPort(), strings.ToLower(p.GetProtocol()))
-		if p.GetHostPort() != 0 {
-			ip := p.GetHostIp()
-			if ip == "" {
-				ip = "0.0.0.0"
-			}
-			text = fmt.Sprintf("%s:%d->%s", ip, p.GetHostPort(), text)
-		}
-		all = append(all, text)
-	}
-	return strings.Join(all, ", ")
 }
 
 func (c *command) logs() *cobra.Command {

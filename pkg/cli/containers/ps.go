@@ -141,7 +141,7 @@ func (o *psOptions) row(c *nodev1.Container, now time.Time) row {
 	r := row{
 		ID: output.ShortID(c.GetId()), Image: familiar(c.GetImage()), Command: strings.Join(c.GetCommand(), " "),
 		CreatedAt: created.Format("2006-01-02 15:04:05 -0700 MST"), RunningFor: output.Ago(now, created),
-		State: c.GetState(), Status: statusWords(c, now), Ports: ports(c.GetPorts()), Names: displayName(c),
+		State: c.GetState(), Status: StatusWords(c, now), Ports: PortWords(c.GetPorts()), Names: displayName(c),
 		Networks: strings.Join(c.GetNetworks(), ","), Pod: c.GetPod(), Namespace: c.GetNamespace(),
 		ExitCode: strconv.Itoa(int(c.GetExitCode())), Health: c.GetHealth(), IPs: strings.Join(c.GetIps(), ","),
 		Restarts: strconv.FormatUint(uint64(c.GetRestarts()), 10), Pid: strconv.FormatInt(c.GetPid(), 10), Runtime: c.GetHandler(),
@@ -195,8 +195,8 @@ func familiar(image string) string {
 	return strings.TrimPrefix(image, "docker.io/")
 }
 
-// statusWords is the state in words.
-func statusWords(c *nodev1.Container, now time.Time) string {
+// StatusWords is the state in words.
+func StatusWords(c *nodev1.Container, now time.Time) string {
 	up := func() string { return "Up " + output.Duration(now.Sub(time.Unix(0, c.GetStartedAt()))) }
 	ago := func() string { return output.Ago(now, time.Unix(0, c.GetFinishedAt())) }
 	switch c.GetState() {
@@ -222,8 +222,8 @@ func statusWords(c *nodev1.Container, now time.Time) string {
 	return c.GetState()
 }
 
-// ports are the ports in docker's words.
-func ports(all []*nodev1.Port) string {
+// PortWords are the ports in docker's words.
+func PortWords(all []*nodev1.Port) string {
 	var words []string
 	for _, p := range all {
 		inside := fmt.Sprintf("%d/%s", p.GetContainerPort(), protocolName(p))

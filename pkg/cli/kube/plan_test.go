@@ -26,6 +26,9 @@ func planOf(t *testing.T, text string) ([]step, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if len(all.pods) == 0 {
+		return nil, nil, errNoPods
+	}
 	return all.plan(&all.pods[0], machine())
 }
 

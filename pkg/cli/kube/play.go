@@ -20,6 +20,8 @@ import (
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
+var errNoPods = errors.New("no Pod or Deployment in it")
+
 // Pull pulls an image and shows how it goes.
 type Pull func(cmd *cobra.Command, n *client.Node, image, platform string) error
 
@@ -65,9 +67,12 @@ func (p *player) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if len(all.pods) == 0 {
+		return errNoPods
+	}
 	for _, path := range p.configMaps {
 		more, err := readFile(path, cmd.InOrStdin())
-		if err != nil && more == nil {
+		if err != nil {
 			return err
 		}
 		maps.Copy(all.configMaps, more.configMaps)

@@ -71,9 +71,6 @@ func parse(text []byte) (*objects, error) {
 			return nil, fmt.Errorf("document %d: %w", n, err)
 		}
 	}
-	if len(all.pods) == 0 {
-		return nil, errors.New("no Pod or Deployment in it")
-	}
 	return all, nil
 }
 

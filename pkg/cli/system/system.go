@@ -185,7 +185,7 @@ func pruneCommand(flags *client.Flags) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&all, "all", "a", false, "images that have a name too, and all of the build cache")
-	f.BoolVar(&volumes, "volumes", false, "volumes that no container has")
+	f.BoolVar(&volumes, "volumes", false, "anonymous volumes that no container has")
 	f.BoolVarP(&force, "force", "f", false, "do not ask")
 	f.StringArrayVar(&filter, "filter", nil, "those with `label=KEY[=VALUE]`, or made before until=TIME, only")
 	return cmd
@@ -199,7 +199,7 @@ func warning(all, volumes bool) string {
 		text += "  - all images without a name\n  - the unused build cache\n"
 	}
 	if volumes {
-		text += "  - volumes that no container has\n"
+		text += "  - anonymous volumes that no container has\n"
 	}
 	return text
 }

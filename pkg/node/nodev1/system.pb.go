@@ -185,8 +185,9 @@ type PruneRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Containers bool                   `protobuf:"varint,1,opt,name=containers,proto3" json:"containers,omitempty"`
 	// images: those without a name; all_images: those no container uses.
-	Images     bool `protobuf:"varint,2,opt,name=images,proto3" json:"images,omitempty"`
-	AllImages  bool `protobuf:"varint,3,opt,name=all_images,json=allImages,proto3" json:"all_images,omitempty"`
+	Images    bool `protobuf:"varint,2,opt,name=images,proto3" json:"images,omitempty"`
+	AllImages bool `protobuf:"varint,3,opt,name=all_images,json=allImages,proto3" json:"all_images,omitempty"`
+	// volumes: those without a name of their own that no container has.
 	Volumes    bool `protobuf:"varint,4,opt,name=volumes,proto3" json:"volumes,omitempty"`
 	BuildCache bool `protobuf:"varint,5,opt,name=build_cache,json=buildCache,proto3" json:"build_cache,omitempty"`
 	// label filters as KEY or KEY=VALUE, and until in nanoseconds since 1970.
