@@ -89,13 +89,13 @@ func TestPlan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(steps) != 3 || !steps[0].init || steps[1].init || steps[1].request.GetName() != "shop-web" {
+	if len(steps) != 3 || steps[0].init || !steps[1].init || steps[0].request.GetName() != "shop-web" {
 		t.Fatalf("got %d steps: %+v", len(steps), steps)
 	}
 	if len(warnings) != 1 || !strings.Contains(warnings[0], "helper") {
 		t.Errorf("warnings are %v", warnings)
 	}
-	first, web, helper := steps[0].request, steps[1].request, steps[2].request
+	first, web, helper := steps[0].request, steps[0].request, steps[2].request
 	if ports := first.GetPod().GetPortMappings(); len(ports) != 1 || ports[0].GetHostPort() != 8080 {
 		t.Errorf("the pod's ports are %v", ports)
 	}
@@ -103,7 +103,7 @@ func TestPlan(t *testing.T) {
 		t.Errorf("the pod's hosts are %v", first.GetExtraHosts())
 	}
 	for _, r := range []struct{ got, want any }{
-		{first.GetRestart().GetName(), "no"},
+		{steps[1].request.GetRestart().GetName(), "no"},
 		{web.GetRestart().GetName(), "on-failure"},
 		{web.GetUser(), "5"},
 		{web.GetContainer().GetLinux().GetResources().GetMemoryLimitInBytes(), int64(64 << 20)},
@@ -114,9 +114,9 @@ func TestPlan(t *testing.T) {
 		{helper.GetVolumes()[0].GetName(), "shop-scratch"},
 		{web.GetVolumes()[1].GetName(), "shop-data"},
 		{web.GetVolumes()[1].GetReadonly(), true},
-		{steps[1].files[0].Path, "/etc/site/a/site.conf"},
-		{steps[1].files[0].Mode, int64(0o400)},
-		{string(steps[1].files[0].Content), "port 80"},
+		{steps[0].files[0].Path, "/etc/site/a/site.conf"},
+		{steps[0].files[0].Mode, int64(0o400)},
+		{string(steps[0].files[0].Content), "port 80"},
 	} {
 		if r.got != r.want {
 			t.Errorf("got %v, want %v", r.got, r.want)

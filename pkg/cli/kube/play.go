@@ -141,7 +141,21 @@ func (p *player) pod(cmd *cobra.Command, n *client.Node, all *objects, pod *core
 			return fmt.Errorf("pod %s: container %s: %w", pod.Name, s.container, err)
 		}
 		made = append(made, answer.GetId())
+		if err := inject.Copy(ctx, n, answer.GetId(), s.files); err != nil {
+			return fmt.Errorf("pod %s: container %s: copy its files: %w", pod.Name, s.container, err)
+		}
+		if !s.init {
+			continue
+		}
 		if err := p.start(ctx, n, answer.GetId(), s); err != nil {
+			return fmt.Errorf("pod %s: init container %s: %w", pod.Name, s.container, err)
+		}
+	}
+	for i, s := range steps {
+		if s.init {
+			continue
+		}
+		if err := p.start(ctx, n, made[i], s); err != nil {
 			return fmt.Errorf("pod %s: container %s: %w", pod.Name, s.container, err)
 		}
 	}
@@ -154,9 +168,6 @@ func (p *player) pod(cmd *cobra.Command, n *client.Node, all *objects, pod *core
 
 // start starts one container of a pod, and waits for it if it is an init container.
 func (p *player) start(ctx context.Context, n *client.Node, id string, s step) error {
-	if err := inject.Copy(ctx, n, id, s.files); err != nil {
-		return fmt.Errorf("copy its files: %w", err)
-	}
 	if p.noStart {
 		return nil
 	}

@@ -26,7 +26,8 @@ type step struct {
 	container string
 	request   *nodev1.CreateRequest
 	files     []inject.File
-	// init: it has to end well before the next one is made.
+	// init: it has to end well before the next one is made. Others start when all
+	// are made.
 	init bool
 	pull corev1.PullPolicy
 }
@@ -74,12 +75,17 @@ func (all *objects) plan(pod *corev1.Pod, m containers.Machine) (steps []step, w
 		steps = append(steps, step{container: c.Name, request: r, files: files, init: init, pull: c.ImagePullPolicy})
 		return nil
 	}
+	// The first container has the pod, which ends with the last that is not over:
+	// it is made before the init containers, and started after them.
+	if err := add(pod.Spec.Containers[0], false); err != nil {
+		return nil, nil, fmt.Errorf("pod %s: container %s: %w", pod.Name, pod.Spec.Containers[0].Name, err)
+	}
 	for _, c := range pod.Spec.InitContainers {
 		if err := add(c, true); err != nil {
 			return nil, nil, fmt.Errorf("pod %s: init container %s: %w", pod.Name, c.Name, err)
 		}
 	}
-	for _, c := range pod.Spec.Containers {
+	for _, c := range pod.Spec.Containers[1:] {
 		if err := add(c, false); err != nil {
 			return nil, nil, fmt.Errorf("pod %s: container %s: %w", pod.Name, c.Name, err)
 		}
