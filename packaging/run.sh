@@ -32,6 +32,9 @@ until grep -q " $socket\$" /proc/net/unix; do
 	sleep 0.1
 done
 here=$(dirname "${BASH_SOURCE[0]}")
+address=
+[ "$listen" = unix:///run/cri-node/cri.sock ] || address="
+  export CRI_NODE_ADDRESS=$listen"
 cat <<END
 
 cri-node serves on $listen
@@ -39,9 +42,12 @@ Stop it with Ctrl-C; pods go on without it, and the next start finds them.
 
 To try in another terminal:
 
-  make demo                       a pod from pull to removal, with a daemon of its own
-  $daemon config default
-                                  every key of the configuration, explained
+  export PATH=$(dirname "$daemon"):\$PATH$address
+  cri-node run -it --rm ubuntu    a shell in a container (docs/workshop.md goes on from there)
+  cri-node ps -a                  the containers of this machine
+  cri-node doctor                 what this machine lacks, if anything
+  make demo                       a pod from pull to removal, through CRI
+  cri-node config default         every key of the configuration, explained
 
 With crictl, which comes from https://github.com/kubernetes-sigs/cri-tools:
 
