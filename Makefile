@@ -40,6 +40,8 @@ FUZZTIME     ?= 30s
 TEST_STEPS   ?= fmt vet lint unit e2e
 # Flags of the daemon for `make run`, such as ARGS="--log-level 4".
 ARGS ?=
+# More for `make install`, such as INSTALL_ARGS=--start.
+INSTALL_ARGS ?=
 # Arguments of `make bench`.
 BENCH_ARGS ?=
 # For `make critest` and `make test-vm`: the suite's binary, more arguments for it,
@@ -225,20 +227,14 @@ fuzz: ## Run each fuzz test for FUZZTIME (30s).
 		done
 	done
 
+# `make install DESTDIR=/tmp/package` for a package; packaging/install.sh --help.
 .PHONY: install
-install: deps build ## Install the program, runc, the plugins and the systemd unit below PREFIX (/usr/local).
-	@install -D -m 0755 $(BIN)/cri-node $(DESTDIR)$(PREFIX)/bin/cri-node
-	install -D -m 0755 $(BIN)/runc $(DESTDIR)$(PREFIX)/lib/cri-node/runc
-	install -d $(DESTDIR)$(PREFIX)/lib/cri-node/cni
-	install -m 0755 $(BIN)/cni/* $(DESTDIR)$(PREFIX)/lib/cri-node/cni/
-	install -D -m 0644 packaging/cri-node.service $(DESTDIR)$(PREFIX)/lib/systemd/system/cri-node.service
-	install -D -m 0644 packaging/crictl.yaml $(DESTDIR)$(PREFIX)/share/cri-node/crictl.yaml
-	$(BIN)/cri-node man $(DESTDIR)$(PREFIX)/share/man/man1
-	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
-	$(BIN)/cri-node completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/cri-node
-	$(BIN)/cri-node completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_cri-node
-	$(BIN)/cri-node completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cri-node.fish
-	echo "Installed below $(DESTDIR)$(PREFIX). Next: systemctl daemon-reload && systemctl enable --now cri-node"
+install: deps build ## Install the program, runc, the plugins and the systemd units below PREFIX (/usr/local; INSTALL_ARGS=--start).
+	@bash packaging/install.sh --bin $(BIN) --prefix $(PREFIX) $(if $(DESTDIR),--destdir $(abspath $(DESTDIR))) $(INSTALL_ARGS)
+
+.PHONY: uninstall
+uninstall: ## Take away what make install has installed; images stay (INSTALL_ARGS=--purge).
+	@bash packaging/install.sh --uninstall --prefix $(PREFIX) $(if $(DESTDIR),--destdir $(abspath $(DESTDIR))) $(INSTALL_ARGS)
 
 .PHONY: clean
 clean: ## Remove everything that was built.

@@ -87,9 +87,16 @@ func (c *Config) handlerError(name string, err error) error {
 	return fmt.Errorf("%s: %w", key, err)
 }
 
+// libraryDirs is where an installation has what goes with the executable: below
+// the prefix it is in, or the usual one.
+func libraryDirs(exeDir string) []string {
+	own := filepath.Join(filepath.Dir(exeDir), "lib", "cri-node")
+	return []string{own, "/usr/local/lib/cri-node"}
+}
+
 // searchDirs is where executables are looked for, each directory once.
 func searchDirs(exeDir string) []string {
-	dirs := []string{exeDir, "/usr/local/lib/cri-node"}
+	dirs := append([]string{exeDir}, libraryDirs(exeDir)...)
 	dirs = append(dirs, filepath.SplitList(os.Getenv("PATH"))...)
 	dirs = append(dirs, "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 	seen := make(map[string]bool)
@@ -155,8 +162,8 @@ func executable(path string) bool {
 // directories, then those that come with cri-node.
 func (c *Config) CNIPluginDirs(exeDir string) []string {
 	dirs := slices.Clone(c.Network.PluginDirs)
-	for _, dir := range []string{filepath.Join(exeDir, "cni"), "/usr/local/lib/cri-node/cni"} {
-		if !slices.Contains(dirs, dir) {
+	for _, dir := range append([]string{exeDir}, libraryDirs(exeDir)...) {
+		if dir = filepath.Join(dir, "cni"); !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}
 	}

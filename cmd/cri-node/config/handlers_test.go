@@ -87,9 +87,29 @@ func TestDefaultHandlerThatIsMissing(t *testing.T) {
 }
 
 func TestCNIPluginDirs(t *testing.T) {
-	got := Default().CNIPluginDirs("/usr/local/lib/cri-node")
-	want := []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/local/lib/cri-node/cni"}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
+	const usual = "/usr/local/lib/cri-node/cni"
+	for exe, want := range map[string][]string{
+		"/usr/local/bin":          {"/usr/local/bin/cni", usual},
+		"/usr/bin":                {"/usr/bin/cni", "/usr/lib/cri-node/cni", usual},
+		"/opt/cri-node/bin":       {"/opt/cri-node/bin/cni", "/opt/cri-node/lib/cri-node/cni", usual},
+		"/usr/local/lib/cri-node": {usual, "/usr/local/lib/lib/cri-node/cni"},
+	} {
+		got := Default().CNIPluginDirs(exe)
+		if want := append([]string{"/opt/cni/bin", "/usr/lib/cni"}, want...); !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", exe, got, want)
+		}
+	}
+}
+
+func TestRuntimeBelowThePrefix(t *testing.T) {
+	prefix := t.TempDir()
+	library := filepath.Join(prefix, "lib", "cri-node")
+	if err := os.MkdirAll(library, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	runtimeScript(t, library, "crun", "0")
+	got, _, err := Default().ResolveHandlers(filepath.Join(prefix, "bin"))
+	if err != nil || got["crun"].Path != filepath.Join(library, "crun") {
+		t.Errorf("got %v, %v", got, err)
 	}
 }

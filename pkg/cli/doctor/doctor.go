@@ -56,21 +56,26 @@ func ThisHost() Host {
 	_ = unix.Uname(&name) // an empty release is a finding
 	return Host{
 		Root: "/", Release: unix.ByteSliceToString(name.Release[:]), UID: os.Geteuid(), Free: free, Look: look,
-		Plugins: []string{"/opt/cni/bin", "/usr/lib/cni", beside("cni")}, Data: "/var/lib/cri-node",
+		Plugins: append([]string{"/opt/cni/bin", "/usr/lib/cni"}, own("cni")...), Data: "/var/lib/cri-node",
 	}
 }
 
-// beside is a path beside this program, where a build puts runtimes and plugins.
-func beside(name string) string {
-	path, err := os.Executable()
-	if err != nil {
-		return ""
+// own is where a build or an installation has what goes with this program: beside
+// it, or below the prefix it is in.
+func own(name string) []string {
+	dirs := []string{"/usr/local/lib/cri-node"}
+	if path, err := os.Executable(); err == nil {
+		dir := filepath.Dir(path)
+		dirs = append([]string{dir, filepath.Join(filepath.Dir(dir), "lib", "cri-node")}, dirs...)
 	}
-	return filepath.Join(filepath.Dir(path), name)
+	for i, dir := range dirs {
+		dirs[i] = filepath.Join(dir, name)
+	}
+	return dirs
 }
 
 func look(name string) (string, error) {
-	if path := beside(name); path != "" {
+	for _, path := range own(name) {
 		if _, err := os.Stat(path); err == nil {
 			return path, nil
 		}

@@ -233,13 +233,18 @@ func whyCommand(flags *client.Flags) *cobra.Command {
 }
 
 func doctorCommand(flags *client.Flags) *cobra.Command {
-	return &cobra.Command{
+	machine := false
+	cmd := &cobra.Command{
 		Use: "doctor", Short: "Look at the machine, and say what to do about what is wrong", Args: cobra.NoArgs,
 		Long:    "Look at the machine, and say what to do about what is wrong. The exit code is 1 if something cannot work.",
 		Example: "  cri-node doctor",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			problems := 0
-			for _, f := range append(doctor.ThisHost().Examine(), doctor.Daemon(cmd.Context(), flags)...) {
+			findings := doctor.ThisHost().Examine()
+			if !machine {
+				findings = append(findings, doctor.Daemon(cmd.Context(), flags)...)
+			}
+			for _, f := range findings {
 				mark := map[doctor.Verdict]string{doctor.Good: "ok     ", doctor.Odd: "warning", doctor.Bad: "PROBLEM"}[f.Verdict]
 				fmt.Fprintf(cmd.OutOrStdout(), "%s  %-16s %s\n", mark, f.About, f.Found)
 				if f.Advice != "" {
@@ -255,4 +260,6 @@ func doctorCommand(flags *client.Flags) *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&machine, "machine", false, "leave out the daemon, as before it is installed")
+	return cmd
 }
