@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cri-node/cri-node/test/e2e/node"
+	"github.com/cri-node/cri-node/test/specs"
 )
 
 // options are the command line.
@@ -95,22 +96,22 @@ func run(ctx context.Context) (failed bool, err error) {
 			err = errors.Join(err, n.Close(ctx), os.WriteFile(filepath.Join(o.out, "daemon.log"), []byte(n.LogFrom(0)), 0o600), n.Purge(ctx))
 		}()
 	}
-	specs, runErr := o.runSuite(ctx)
-	if specs == nil {
+	all, runErr := o.runSuite(ctx)
+	if all == nil {
 		return false, runErr
 	}
 	about, err := o.about(ctx, title)
 	if err != nil {
 		return false, err
 	}
-	s := summarize(specs)
-	text := about + s.markdown()
+	s := specs.Summarize(all)
+	text := about + s.Markdown()
 	fmt.Print("\n" + text)
 	err = os.WriteFile(filepath.Join(o.out, "summary.md"), []byte(text), 0o644)
-	if runErr != nil && s.total.failed == 0 {
+	if runErr != nil && s.Total.Failed == 0 {
 		err = errors.Join(err, runErr) // something besides the specs went wrong
 	}
-	return s.total.failed > 0, err
+	return s.Total.Failed > 0, err
 }
 
 // startNode starts a fresh daemon and says what it is.

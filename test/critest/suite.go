@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"debug/buildinfo"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/cri-node/cri-node/test/specs"
 )
 
 // reportName is ginkgo's report. It goes to the working directory, and with
@@ -21,7 +21,7 @@ import (
 const reportName = "report.json"
 
 // runSuite runs the binary and reads its report. Specs are nil where there is none.
-func (o options) runSuite(ctx context.Context) ([]spec, error) {
+func (o options) runSuite(ctx context.Context) ([]specs.Spec, error) {
 	environment := os.Environ()
 	if o.parallel > 1 {
 		ginkgo, err := o.ginkgo(ctx)
@@ -51,8 +51,8 @@ func (o options) runSuite(ctx context.Context) ([]spec, error) {
 	if runErr != nil {
 		runErr = fmt.Errorf("run critest: %w\n%s", runErr, tail(log.Name(), 20))
 	}
-	specs, err := o.readReport()
-	return specs, errors.Join(runErr, err)
+	all, err := o.readReport()
+	return all, errors.Join(runErr, err)
 }
 
 func (o options) arguments() []string {
@@ -108,7 +108,7 @@ func (o options) ginkgo(ctx context.Context) (string, error) {
 }
 
 // readReport finds and reads ginkgo's report.
-func (o options) readReport() ([]spec, error) {
+func (o options) readReport() ([]specs.Spec, error) {
 	found, err := filepath.Glob(filepath.Join(o.out, reportName))
 	if err == nil && len(found) == 0 {
 		found, err = filepath.Glob(filepath.Join(o.out, "tmp", "*", reportName))
@@ -121,25 +121,7 @@ func (o options) readReport() ([]spec, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return parseReport(f)
-}
-
-// parseReport reads the specs of a report, those that were not selected left out.
-func parseReport(r io.Reader) ([]spec, error) {
-	var suites []struct{ SpecReports []spec }
-	if err := json.NewDecoder(r).Decode(&suites); err != nil {
-		return nil, fmt.Errorf("read critest's report: %w", err)
-	}
-	specs := []spec{}
-	for _, suite := range suites {
-		for _, s := range suite.SpecReports {
-			selected := s.State != "skipped" || s.Failure.Message != ""
-			if s.LeafNodeType == "It" && selected || s.failed() {
-				specs = append(specs, s)
-			}
-		}
-	}
-	return specs, nil
+	return specs.Parse(f)
 }
 
 // version is the first line a program says about its version.

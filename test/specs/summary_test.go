@@ -1,4 +1,4 @@
-package main
+package specs
 
 import (
 	"strings"
@@ -14,11 +14,11 @@ func TestSummary(t *testing.T) {
 		{"ContainerHierarchyTexts": ["[k8s.io] benchmark"], "LeafNodeType": "It", "LeafNodeText": "is not selected", "State": "skipped"},
 		{"ContainerHierarchyTexts": ["[k8s.io] Image"], "LeafNodeType": "It", "LeafNodeText": "pulls", "State": "panicked"}
 	]}]`
-	specs, err := parseReport(strings.NewReader(report))
+	specs, err := Parse(strings.NewReader(report))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := summarize(specs).markdown()
+	got := Summarize(specs).Markdown()
 	const want = `| Group | Specs | Passed | Failed | Skipped |
 |---|--:|--:|--:|--:|
 | AppArmor | 1 | 0 | 0 | 1 |
@@ -40,8 +40,8 @@ Skipped:
 	}
 }
 
-func TestParseReportBroken(t *testing.T) {
-	if _, err := parseReport(strings.NewReader(`[{"SpecReports": [`)); err == nil {
+func TestParseBroken(t *testing.T) {
+	if _, err := Parse(strings.NewReader(`[{"SpecReports": [`)); err == nil {
 		t.Error("half a report is taken for a whole one")
 	}
 }
