@@ -2,12 +2,15 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -47,28 +50,33 @@ type Flags struct {
 
 // address is where to connect to.
 func (f *Flags) address() string {
-	for _, a := range []string{f.Address, os.Getenv(AddressVariable)} {
-		if a != "" {
-			return a
-		}
+	return cmp.Or(f.Address, os.Getenv(AddressVariable), DefaultAddress)
+}
+
+// socket is the path of the daemon's socket.
+func (f *Flags) socket() (string, error) {
+	address := f.address()
+	path := strings.TrimPrefix(address, "unix://")
+	if !filepath.IsAbs(path) {
+		return "", fmt.Errorf("the address %q (--address or $%s) is none: it is unix:// and the path of a socket, such as %s", address, AddressVariable, DefaultAddress)
 	}
-	return DefaultAddress
+	return path, nil
 }
 
 // Open returns the daemon, which is called with the first request. The caller
 // closes it.
 func (f *Flags) Open() (*Node, error) {
-	address := f.address()
-	if strings.HasPrefix(address, "/") {
-		address = "unix://" + address
+	socket, err := f.socket()
+	if err != nil {
+		return nil, err
 	}
-	conn, err := grpc.NewClient(address,
+	conn, err := grpc.NewClient("unix://"+socket,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithNoProxy(),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", address, err)
+		return nil, fmt.Errorf("connect to %s: %w", f.address(), err)
 	}
 	return &Node{
 		Containers:   nodev1.NewContainersClient(conn),
@@ -126,12 +134,23 @@ func (f *Flags) Explain(err error) error {
 		return err
 	}
 	if s.Code() == codes.Unavailable && strings.Contains(s.Message(), "connection error") {
-		return fmt.Errorf("cannot connect to the cri-node daemon at %s. Is it running? (`cri-node serve` starts it)", f.address())
+		return f.unreachable(s.Message())
 	}
 	if s.Code() == codes.Unimplemented || strings.Contains(s.Message(), "code = Unimplemented") {
 		return fmt.Errorf("the daemon at %s does not know this call: it is of another version (%s)", f.address(), plain(s.Message()))
 	}
 	return errors.New(plain(s.Message()))
+}
+
+// unreachable says what a person can do about a connection that failed.
+func (f *Flags) unreachable(cause string) error {
+	switch {
+	case strings.Contains(cause, unix.EACCES.Error()):
+		return fmt.Errorf("no permission to talk to the cri-node daemon at %s: its socket is for root, and the group that server.socket_gid names in its configuration", f.address())
+	case strings.Contains(cause, unix.ENOENT.Error()), strings.Contains(cause, unix.ECONNREFUSED.Error()):
+		return fmt.Errorf("cannot connect to the cri-node daemon at %s. Is it running? (`cri-node serve` starts it)", f.address())
+	}
+	return fmt.Errorf("cannot talk to the cri-node daemon at %s: %s", f.address(), strings.TrimPrefix(cause, "connection error: desc = "))
 }
 
 // plain leaves the words of the protocol out of a message: "rpc error: code = X
