@@ -48,6 +48,8 @@ func TestPlanRefuses(t *testing.T) {
 		"a volume as root":          {&nodev1.CreateRequest{Volumes: []*nodev1.VolumeMount{{Path: "/.."}}}, (*plan).planVolumes},
 		"one volume over another":   {&nodev1.CreateRequest{Volumes: []*nodev1.VolumeMount{{Path: "/v"}, {Path: "/v/"}}}, (*plan).planVolumes},
 		"a volume named as a path":  {&nodev1.CreateRequest{Volumes: []*nodev1.VolumeMount{{Name: "../x", Path: "/v"}}}, (*plan).planVolumes},
+		"a path of 64 characters":   {&nodev1.CreateRequest{Volumes: []*nodev1.VolumeMount{{Name: strings.Repeat("../", 20) + "root", Path: "/v"}}}, (*plan).planVolumes},
+		"64 characters of no id":    {&nodev1.CreateRequest{Volumes: []*nodev1.VolumeMount{{Name: strings.Repeat("x", 64), Path: "/v"}}}, (*plan).planVolumes},
 		"a bad alias":               {&nodev1.CreateRequest{Networks: []*nodev1.NetworkMembership{{Network: "n", Aliases: []string{"a\nb"}}}}, (*plan).planNetworks},
 		"a bad signal":              {&nodev1.CreateRequest{StopSignal: "SIGNO"}, (*plan).checkSignal},
 		"a bad policy":              {&nodev1.CreateRequest{Restart: &nodev1.RestartPolicy{Name: "perhaps"}}, (*plan).checkPolicy},

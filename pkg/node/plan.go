@@ -256,7 +256,7 @@ func (p *plan) planVolumes() error {
 		m := mounted{Name: v.GetName(), Path: at, Readonly: v.GetReadonly()}
 		if m.Name == "" {
 			m.Name, m.Anonymous = volumes.NewName(), true
-		} else if err := names.Validate(field+".name", m.Name); err != nil && len(m.Name) != len(volumes.NewName()) {
+		} else if err := names.Validate(field+".name", m.Name); err != nil && !volumes.IsNewName(m.Name) {
 			return err
 		}
 		p.record.Volumes = append(p.record.Volumes, m)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -77,11 +78,19 @@ func (s *Store) record(name string) string { return filepath.Join(s.dir, name, "
 // Path is the directory that containers see. The name must be a valid one.
 func (s *Store) Path(name string) string { return filepath.Join(s.dir, name, "data") }
 
+// nameBytes is how much chance is in the name of an anonymous volume.
+const nameBytes = 32
+
 // NewName returns the name of an anonymous volume.
 func NewName() string {
-	var b [32]byte
+	var b [nameBytes]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 	return hex.EncodeToString(b[:])
+}
+
+// IsNewName reports whether NewName could have made a name.
+func IsNewName(name string) bool {
+	return len(name) == 2*nameBytes && strings.Trim(name, "0123456789abcdef") == ""
 }
 
 // Create makes a volume, which is empty and belongs to root. One of the name
