@@ -140,7 +140,7 @@ func (a *attachment) exit(ctx context.Context, before uint64) error {
 		return err
 	}
 	if a.target.e != nil && a.target.e.record().AutoRemove {
-		if _, err := a.waitRemoved(ctx, a.target); err != nil {
+		if err := a.waitItself(ctx, a.target.e); err != nil {
 			return err
 		}
 	}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/klog/v2"
 
 	"github.com/cri-node/cri-node/pkg/cri"
 	"github.com/cri-node/cri-node/pkg/node/names"
@@ -34,6 +33,7 @@ func (s *containers) Create(ctx context.Context, r *nodev1.CreateRequest) (*node
 	unlock, err := e.lock(ctx)
 	if err != nil {
 		s.table.forget(e)
+		s.table.left(e)
 		return nil, err
 	}
 	defer unlock()
@@ -103,47 +103,6 @@ func (s *Server) makeContainer(ctx context.Context, e *entry, p *plan) error {
 		PodSandboxId: p.record.PodID, Config: p.container, SandboxConfig: p.pod,
 	}, extras)
 	return inWords(err)
-}
-
-// undo removes all there is of a container whose making failed. What cannot be
-// removed stays in sight, so that somebody can try again.
-func (s *Server) undo(ctx context.Context, e *entry) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
-	defer cancel()
-	err := s.takeDown(ctx, e)
-	if err == nil || !s.hasContainer(e.id) {
-		s.forget(e)
-		return err
-	}
-	klog.FromContext(ctx).Error(err, "A container that could not be made cannot be removed either", "containerID", e.id)
-	return errors.Join(err, s.update(e, func(r *record) { r.Creating = false }))
-}
-
-// takeDown removes all there is of a container but its entry and record. It may
-// be repeated, and tries every step.
-func (s *Server) takeDown(ctx context.Context, e *entry) error {
-	r := e.record()
-	s.stopHealth(e)
-	_, err := s.config.CRI.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: e.id})
-	if err != nil {
-		return err
-	}
-	if r.PodID != "" && len(s.inPod(r.PodID, e.id)) == 0 {
-		_, err = s.config.CRI.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: r.PodID})
-		s.hosts.drop(r.PodID)
-	}
-	err = errors.Join(err, s.removeLogs(e.id))
-	for _, v := range r.Volumes {
-		if v.Made && r.Creating {
-			err = errors.Join(err, s.volumes.Remove(v.Name))
-		}
-	}
-	return err
-}
-
-func (s *Server) hasContainer(id string) bool {
-	_, err := s.config.Containers.Get(id)
-	return err == nil
 }
 
 // inPod lists the containers of people's in a pod, but one.

@@ -22,6 +22,9 @@
 //	    └────────────── exited ◄───── (tend) ┴────► restarting
 //	      Remove, --rm      nothing more to do
 //
+// A removal that fails half-way is tried again until nothing is left: the pod,
+// log and volumes of a container that is gone, nobody could name any more.
+//
 // It keeps its id, files and log over stops and starts; its pod is given back its
 // network with each of them, and has none while nothing runs in it. Of a
 // container that has exited, tend.go decides by the record what comes: a restart
@@ -36,9 +39,9 @@
 //	<root>/node/volumes/              see package volumes
 //
 // The record is written before anything of the container is made, and says
-// Creating until all is. At the start of the daemon what is half made is undone;
-// a record whose container is gone goes, and so does a container of Owner's
-// without a record: one of a build.
+// Creating until all is; it goes last, and says Removing before. At the start of
+// the daemon what is half made or half removed goes, as does a record whose
+// container is gone, and a container of Owner's without a record: one of a build.
 //
 // # Locks
 //

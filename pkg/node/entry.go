@@ -29,9 +29,10 @@ type entry struct {
 	last end
 	// waiting is not nil while a restart waits.
 	waiting *waiting
-	// gone: the container was removed.
-	gone bool
-	// changed is closed, and replaced, with each change of ends and gone.
+	// gone: the container was removed. delayed: it was to go by itself, and the
+	// first attempt has failed.
+	gone, delayed bool
+	// changed is closed, and replaced, with each change of ends, gone and delayed.
 	changed chan struct{}
 	health  *watch
 }
@@ -97,6 +98,18 @@ func (s *Server) update(e *entry, f func(*record)) error {
 	}
 	e.rec = next
 	return nil
+}
+
+// insist is update where a full disk must not be in the way.
+func (s *Server) insist(ctx context.Context, e *entry, f func(*record)) {
+	err := s.update(e, f)
+	if err == nil {
+		return
+	}
+	e.mu.Lock()
+	f(&e.rec)
+	e.mu.Unlock()
+	s.complain(ctx, err, "The record of a container is not saved", e.id)
 }
 
 // broadcastLocked wakes whoever waits for a change.
@@ -297,6 +310,14 @@ func (e *entry) isGone() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.gone
+}
+
+// delay says that a container that is to go by itself is not gone yet.
+func (e *entry) delay() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.delayed = true
+	e.broadcastLocked()
 }
 
 func (e *entry) isSettled(st *runtime.Status) bool {

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -112,6 +111,9 @@ func (s *Server) stop(ctx context.Context, t target, signal string, timeout *int
 		return err
 	}
 	unlock, err := t.e.lock(ctx)
+	if errdefs.IsNotFound(err) {
+		return nil // it was to go when it exits, and has
+	}
 	if err != nil {
 		return err
 	}
@@ -283,6 +285,9 @@ func (s *containers) Kill(ctx context.Context, r *nodev1.KillRequest) (*nodev1.K
 		return &nodev1.KillResponse{}, nil
 	}
 	unlock, err := t.e.lock(ctx)
+	if errdefs.IsNotFound(err) {
+		return &nodev1.KillResponse{}, nil // it was to go when it exits, and has
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -345,56 +350,4 @@ func (s *containers) Unpause(ctx context.Context, r *nodev1.UnpauseRequest) (*no
 		s.startHealth(t.e, t.c) //nolint:contextcheck // it outlives the call
 	}
 	return &nodev1.UnpauseResponse{}, nil
-}
-
-// Remove removes a container, and its pod with the last container in it.
-func (s *containers) Remove(ctx context.Context, r *nodev1.RemoveRequest) (*nodev1.RemoveResponse, error) {
-	t, err := s.find(r.GetContainer())
-	if err != nil {
-		return nil, err
-	}
-	if err := s.protect(t, r.GetForce()); err != nil {
-		return nil, err
-	}
-	if t.e == nil {
-		_, err := s.config.CRI.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: t.c.ID()})
-		return &nodev1.RemoveResponse{}, err
-	}
-	unlock, err := t.e.lock(ctx)
-	if errdefs.IsNotFound(err) {
-		return &nodev1.RemoveResponse{}, nil // another removed it meanwhile
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if t.c.Status().State == runtime.Running && !r.GetForce() {
-		return nil, refused("container %q is running: \"cri-node stop %s\" first, or remove it with --force", t.e.name(), t.e.name())
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
-	defer cancel()
-	return &nodev1.RemoveResponse{}, s.remove(ctx, t.e, r.GetVolumes())
-}
-
-// remove removes a container in any state. The caller has locked it.
-func (s *Server) remove(ctx context.Context, e *entry, anonymous bool) error {
-	if err := s.dontRestart(e); err != nil {
-		return err
-	}
-	r := e.record()
-	err := s.takeDown(ctx, e)
-	if err != nil {
-		err = fmt.Errorf("remove container %q: %w", r.Name, err)
-		if s.hasContainer(e.id) {
-			return err
-		}
-	}
-	// What is left, of its pod or log, nobody could name any more: it goes when
-	// the daemon starts.
-	s.forget(e)
-	if anonymous {
-		err = errors.Join(err, s.removeAnonymous(r.Volumes))
-	}
-	s.refreshNetworks(ctx, r.Networks)
-	return err
 }

@@ -1,9 +1,11 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -28,6 +30,8 @@ func (s *Server) open() (err error) {
 	if err != nil {
 		return err
 	}
+	// Where a name was given anew, the one that is to go has it no more.
+	slices.SortStableFunc(records, func(a, b record) int { return cmp.Compare(last(a.Removing), last(b.Removing)) })
 	for _, r := range records {
 		e := newEntry(r)
 		if err := s.table.add(e, func(func(string) bool) string { return short(r.ID) }); err != nil {
@@ -41,8 +45,16 @@ func (s *Server) open() (err error) {
 	return nil
 }
 
+// last sorts what is so behind what is not.
+func last(so bool) int {
+	if so {
+		return 1
+	}
+	return 0
+}
+
 // reconcile undoes what an earlier daemon could not finish: containers half
-// made, records without a container, containers and pods without a record. The
+// made or removed, records without a container, containers and pods without a record. The
 // last are those of builds that were under way.
 func (s *Server) reconcile(ctx context.Context) error {
 	log := klog.FromContext(ctx)
@@ -51,7 +63,7 @@ func (s *Server) reconcile(ctx context.Context) error {
 	pods := map[string]bool{}
 	for _, e := range s.table.byID {
 		_, err := s.config.Containers.Get(e.id)
-		if r := e.record(); r.Creating || err != nil {
+		if r := e.record(); r.Creating || r.Removing || err != nil {
 			half = append(half, e)
 		} else {
 			pods[r.PodID] = true
@@ -61,10 +73,11 @@ func (s *Server) reconcile(ctx context.Context) error {
 	for _, e := range half {
 		log.Info("Removing what is left of a container", "containerID", e.id, "name", e.name())
 		if err := s.takeDown(ctx, e); err != nil {
-			log.Error(err, "A container cannot be removed; it is tried again at the next start", "containerID", e.id)
-			continue
+			log.Error(err, "A container cannot be removed; it is tried again", "containerID", e.id)
+			if !e.isGone() {
+				s.removeLater(e) //nolint:contextcheck // it ends with the server
+			}
 		}
-		s.forget(e)
 	}
 	s.removeStrayLogs(ctx)
 	for _, c := range s.config.Containers.List() {

@@ -25,6 +25,10 @@ type record struct {
 	// Creating: a Create is under way. One that is found so when the daemon
 	// starts did not finish, and is undone.
 	Creating bool `json:"creating,omitempty"`
+	// Removing: it is to go, and TakeVolumes with the volumes that were made for it.
+	// What is found so when the daemon starts is removed.
+	Removing    bool `json:"removing,omitempty"`
+	TakeVolumes bool `json:"takeVolumes,omitempty"`
 	// Joined: the pod is another container's.
 	Joined bool `json:"joined,omitempty"`
 	// Request is a nodev1.CreateRequest in its wire form, without what CRI keeps.
@@ -109,6 +113,9 @@ func (s *Server) loadRecords() ([]record, error) {
 		}
 		if err != nil || r.ID != id {
 			r = record{ID: id, Name: "broken-" + short(id), Started: true, Stopped: true}
+			if c, err := s.config.Containers.Get(id); err == nil {
+				r.PodID = c.Status().Group
+			}
 		}
 		records = append(records, r)
 	}

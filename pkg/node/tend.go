@@ -2,8 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
-	"os"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -124,7 +122,7 @@ func (s *Server) finish(ctx context.Context, e *entry, c *runtime.Container) err
 	r := e.record()
 	if r.AutoRemove {
 		s.settle(e, c)
-		return s.remove(ctx, e, true)
+		return s.removeItself(ctx, e)
 	}
 	err := s.rest(ctx, &r)
 	s.settle(e, c)
@@ -155,18 +153,4 @@ func (s *Server) lost(ctx context.Context, e *entry) error {
 	}
 	defer unlock()
 	return s.remove(ctx, e, true)
-}
-
-// forget removes the entry and the record of a container that is gone.
-func (s *Server) forget(e *entry) {
-	s.table.forget(e)
-	s.config.Changes.then(func() { s.table.left(e) })
-	e.endWait()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.gone = true // from here on nobody writes the record
-	if err := os.Remove(s.recordPath(e.id)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		klog.FromContext(s.life).Error(err, "The record of a container stays until the next start", "containerID", e.id)
-	}
-	e.broadcastLocked()
 }

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -99,6 +98,9 @@ func (s *Server) removeVolume(name string) error {
 		slices.Sort(by)
 		return refused("volume %q is in use by %s: remove them first", name, strings.Join(by, ", "))
 	}
+	if _, err := s.volumes.Get(name); errdefs.IsNotFound(err) {
+		return nil // it is gone
+	}
 	if err := s.volumes.Remove(name); err != nil {
 		return err
 	}
@@ -106,16 +108,13 @@ func (s *Server) removeVolume(name string) error {
 	return nil
 }
 
-// removeAnonymous removes the volumes that were made for a container which is
-// gone.
-func (s *Server) removeAnonymous(mounts []mounted) error {
-	var errs []error
-	for _, v := range mounts {
-		if v.Anonymous && len(s.users(v.Name)) == 0 {
-			errs = append(errs, s.removeVolume(v.Name))
-		}
+// removeUnused removes a volume that was made for a container which is gone,
+// unless others have found it meanwhile.
+func (s *Server) removeUnused(name string) error {
+	if err := s.removeVolume(name); !errdefs.IsFailedPrecondition(err) {
+		return err
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // CreateVolume makes a volume. One that is there already stays as it is.

@@ -89,6 +89,24 @@ func (s *Server) waitEnd(ctx context.Context, t target, n uint64) (code int, err
 	}
 }
 
+// waitItself waits until a container that goes when it exits is gone, or the
+// first attempt has failed.
+func (s *Server) waitItself(ctx context.Context, e *entry) error {
+	for {
+		e.mu.Lock()
+		over, changed := e.gone || e.delayed, e.changed
+		e.mu.Unlock()
+		if over {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // waitRemoved waits until a container is gone.
 func (s *Server) waitRemoved(ctx context.Context, t target) (code int, err error) {
 	if t.e == nil {
