@@ -8,10 +8,14 @@
 //	client      the connection, and errors in words
 //	output      tables, templates, JSON, sizes and times
 //	terminal    raw mode, sizes, detach keys, the streams of attach and exec
+//	argument    how many words a verb takes, times, pairs
 //	complete    what a shell offers when somebody presses tab
 //	manual      man pages made of the commands
 //	progress    bars of pulls, pushes and loads
 //	credentials user names and passwords, where docker keeps them
+//	inject      files for a container that has not started
+//	doctor      what the machine lacks
+//	prune       what the prune of all kinds of things has in common
 //	containers, volumes, images, build, compose, kube, system    the verbs
 package cli
 
@@ -62,7 +66,7 @@ func AddCommands(root *cobra.Command) {
 	add(root, groupContainers, containers.Commands(flags)...)
 	add(root, groupContainers, containers.InspectCommand(flags), containers.GroupCommand(flags), volumes.Command(flags))
 	add(root, groupImages, images.Commands(flags)...)
-	add(root, groupImages, build.Command(flags), build.BuilderCommand(flags), images.GroupCommand(flags, build.Command(flags), inspectImages(flags)))
+	add(root, groupImages, build.Command(flags), build.BuilderCommand(flags), images.GroupCommand(flags, build.Command(flags), containers.InspectKind(flags, "image", "  cri-node image inspect -f '{{.Config.Cmd}}' busybox")))
 	add(root, groupSeveral, compose.Command(flags, compose.Tools{Build: buildVerb(flags), Pull: pullImage}))
 	add(root, groupSeveral, kube.PlayCommand(flags, pullImage), kube.GenerateCommand(flags))
 	add(root, groupNode, system.Commands(flags)...)
@@ -70,16 +74,6 @@ func AddCommands(root *cobra.Command) {
 	root.SetCompletionCommandGroupID(groupNode)
 	root.SetHelpCommandGroupID(groupNode)
 	finish(root)
-}
-
-// inspectImages is `image inspect`.
-func inspectImages(flags *client.Flags) *cobra.Command {
-	cmd := containers.InspectCommand(flags)
-	cmd.Short = "Print all that is known of images, as JSON"
-	if err := cmd.Flags().Set("type", "image"); err != nil {
-		panic(err) // the flag is its own
-	}
-	return cmd
 }
 
 // add puts verbs into a group of the help.

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -145,8 +144,8 @@ func (s *system) Prune(ctx context.Context, r *nodev1.PruneRequest) (*nodev1.Pru
 	}
 	if r.GetVolumes() {
 		for _, v := range s.volumes.List() {
-			// One with a name holds what somebody means to keep: `volume rm` takes it.
-			if len(s.users(v.Name)) > 0 || !v.Anonymous || !wanted(r, v.Labels, v.CreatedAt) {
+			// One with a name holds what somebody means to keep.
+			if len(s.users(v.Name)) > 0 || !v.Anonymous && !r.GetAllVolumes() || !wanted(r, v.Labels, v.CreatedAt) {
 				continue
 			}
 			if err := s.removeVolume(v.Name); err != nil {
@@ -212,6 +211,6 @@ func wanted(r *nodev1.PruneRequest, labels map[string]string, created time.Time)
 	return !slices.ContainsFunc(r.GetLabels(), func(filter string) bool {
 		key, value, hasValue := strings.Cut(filter, "=")
 		got, ok := labels[key]
-		return !ok || hasValue && cmp.Compare(got, value) != 0
+		return !ok || hasValue && got != value
 	})
 }

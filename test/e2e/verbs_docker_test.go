@@ -78,7 +78,14 @@ func dockerLines() []dockerLine {
 		{line: "volume create data", out: "data\n"},
 		{line: "run --rm -v data:/data IMAGE sh -c 'echo kept >/data/file'"},
 		{line: "run --rm -v data:/data:ro IMAGE cat /data/file", out: "kept\n"},
+		{line: "volume prune -f", out: "Total reclaimed space: *"},
+		{line: "volume inspect -f {{.Name}} data no-such", out: "data\n", err: "no such volume: no-such", code: 1},
 		{line: "volume rm data", out: "data\n"},
+		{line: "volume create other", out: "other\n"},
+		{line: "volume prune --all --force", out: "Deleted Volumes:\nother\n\nTotal reclaimed space: *"},
+		{line: "volume prune --filter color=red", err: "it can be label, until", code: 1},
+		{line: "image prune -f", out: "Total reclaimed space: *"},
+		{line: "volume ls data", err: "accepts no arguments", code: 1},
 	}
 }
 

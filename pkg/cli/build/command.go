@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
@@ -195,7 +196,7 @@ func BuilderCommand(flags *client.Flags) *cobra.Command {
 --mount=type=cache: those that no build of the last day has used, or all.`,
 		Example: `  cri-node builder prune
   cri-node builder prune --all`,
-		Args: cobra.NoArgs,
+		Args: argument.None(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			node, err := flags.Open()
 			if err != nil {

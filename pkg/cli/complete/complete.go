@@ -109,6 +109,18 @@ func Words(words ...string) Func {
 	}
 }
 
+// Keys completes the keys of KEY=VALUE.
+func Keys(keys ...string) Func {
+	words := make([]string, len(keys))
+	for i, k := range keys {
+		words[i] = k + "="
+	}
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		found, directive := Words(words...)(cmd, args, toComplete)
+		return found, directive | cobra.ShellCompDirectiveNoSpace
+	}
+}
+
 // ask calls the daemon, unless it takes too long. An error has nobody to hear it:
 // a shell shows only what can be chosen.
 func ask(cmd *cobra.Command, flags *client.Flags, do func(context.Context, *client.Node) error) {

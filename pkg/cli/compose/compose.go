@@ -12,6 +12,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
@@ -41,7 +42,7 @@ func Command(flags *client.Flags, tools Tools) *cobra.Command {
 			"  cri-node compose ps\n" +
 			"  cri-node compose logs -f web\n" +
 			"  cri-node compose down",
-		Args: cobra.NoArgs,
+		Args: argument.None(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	// They come before the verb, as for docker compose: -f is another one's after it.

@@ -9,6 +9,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
@@ -50,7 +51,7 @@ func (c *command) down() *cobra.Command {
 		Short: "Stop and remove the containers of a project",
 		Example: "  cri-node compose down\n" +
 			"  cri-node compose down -v --rmi local   # and its volumes, and the images it built",
-		Args: cobra.NoArgs,
+		Args: argument.None(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.run(func(n *client.Node) error { return c.runDown(cmd, n, o, stopTimeout(cmd, o.timeout)) })
 		},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/containers"
 	"github.com/cri-node/cri-node/pkg/cli/output"
@@ -167,7 +168,7 @@ func (c *command) exec() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "exec SERVICE COMMAND [ARG...]", Short: "Run a command in a container of a service",
 		Example: "  cri-node compose exec db psql -U postgres\n  cri-node compose exec -T web cat /etc/hosts",
-		Args:    cobra.MinimumNArgs(2),
+		Args:    argument.AtLeast(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.run(func(n *client.Node) error {
 				containers, err := c.containers(cmd.Context(), n, args[:1], false)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/cli/terminal"
@@ -22,7 +23,7 @@ func commitCommand(flags *client.Flags) *cobra.Command {
 		Use:               "commit [OPTIONS] CONTAINER [NAME[:TAG]]",
 		Short:             "Make an image of what a container has become",
 		Example:           "  cri-node commit -m 'with curl' web web:curl\n  cri-node commit -c 'CMD [\"sh\"]' web",
-		Args:              between(1, 2),
+		Args:              argument.Between(1, 2),
 		ValidArgsFunction: complete.Any(flags, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request.Container, request.NoPause = args[0], !pause
@@ -53,7 +54,7 @@ func exportCommand(flags *client.Flags) *cobra.Command {
 		Use:               "export [OPTIONS] CONTAINER",
 		Short:             "Write a container's files as a tar",
 		Example:           "  cri-node export -o web.tar web\n  cri-node export web | tar t",
-		Args:              between(1, 1),
+		Args:              argument.Exactly(1),
 		ValidArgsFunction: complete.Any(flags, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file == "" && terminal.Is(cmd.OutOrStdout()) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/cli/output"
@@ -31,7 +32,7 @@ func cpCommand(flags *client.Flags) *cobra.Command {
 			"DIR/. copies what is in it. If the destination is a directory the source goes into it, else it gets that\n" +
 			"name. - stands for a tar on stdin or stdout. Symbolic links inside a container never lead out of it.",
 		Example:           "  cri-node cp web:/etc/nginx/nginx.conf .\n  cri-node cp site/. web:/usr/share/nginx/html\n  cri-node cp web:/var/log - | tar t",
-		Args:              between(2, 2),
+		Args:              argument.Exactly(2),
 		ValidArgsFunction: completePaths(flags),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			from, to := parseCopyArg(args[0]), parseCopyArg(args[1])

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/cli/output"
@@ -27,7 +28,7 @@ func eventsCommand(flags *client.Flags) *cobra.Command {
 		Long: "Print what happens from now on. Filters: type, event, container, image, pod, volume, label. A template can\n" +
 			"name .Time .Type .Action .ID .Name .Attributes.",
 		Example:           "  cri-node events --since 10m --until 0s\n  cri-node events --filter event=die --format '{{.Name}} {{.Attributes.exitCode}}'",
-		Args:              between(0, 0),
+		Args:              argument.None(),
 		ValidArgsFunction: complete.Words(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, err := parseEventFilters(filter)
@@ -36,10 +37,10 @@ func eventsCommand(flags *client.Flags) *cobra.Command {
 			}
 			request := &nodev1.EventsRequest{}
 			now := time.Now()
-			if request.Since, err = parseTime(since, now); err != nil {
+			if request.Since, err = argument.Time(since, now); err != nil {
 				return fmt.Errorf("--since: %w", err)
 			}
-			if request.Until, err = parseTime(until, now); err != nil {
+			if request.Until, err = argument.Time(until, now); err != nil {
 				return fmt.Errorf("--until: %w", err)
 			}
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
@@ -70,22 +71,23 @@ func eventsCommand(flags *client.Flags) *cobra.Command {
 	fl.StringVar(&until, "until", "", "end at a `time`")
 	fl.StringVar(&format, "format", "", "print with a Go `template`, or json for an object a line")
 	fl.StringArrayVarP(&filter, "filter", "f", nil, "those with `KEY=VALUE` only")
+	_ = cmd.RegisterFlagCompletionFunc("filter", complete.Keys(eventFilterKeys()...)) // the flag is there, see above
 	return cmd
 }
 
 // eventFilters are the values of each key; one of them must match.
 type eventFilters map[string][]string
 
+func eventFilterKeys() []string {
+	return []string{"type", "event", "container", "image", "pod", "volume", "label"}
+}
+
 func parseEventFilters(all []string) (eventFilters, error) {
 	f := make(eventFilters)
-	keys := []string{"type", "event", "container", "image", "pod", "volume", "label"}
 	for _, s := range all {
-		key, value, ok := strings.Cut(s, "=")
-		if !ok {
-			return nil, fmt.Errorf("invalid filter %q: %w", s, errNoFilter)
-		}
-		if !slices.Contains(keys, key) {
-			return nil, fmt.Errorf("invalid filter %q: it can be %s", key, strings.Join(keys, ", "))
+		key, value, err := argument.Filter(s, eventFilterKeys()...)
+		if err != nil {
+			return nil, err
 		}
 		f[key] = append(f[key], value)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/cli/terminal"
@@ -30,7 +31,7 @@ func execCommand(flags *client.Flags) *cobra.Command {
 		Long: "Run a command in a container that runs, kubelet's included. The exit code is the command's, 126 if it\n" +
 			"cannot be executed, 127 if it is not found.",
 		Example:           "  cri-node exec -it web sh\n  cri-node exec -u root -e DEBUG=1 web env\n  tar c . | cri-node exec -i web tar x -C /srv",
-		Args:              atLeast(2),
+		Args:              argument.AtLeast(2),
 		ValidArgsFunction: complete.Running(flags, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request, err := o.request(args)

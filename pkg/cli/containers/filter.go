@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
@@ -22,14 +23,6 @@ func filterKeys() []string {
 	}
 }
 
-func filterCompletions() []string {
-	var all []string
-	for _, k := range filterKeys() {
-		all = append(all, k+"=")
-	}
-	return all
-}
-
 // states are those a container can have.
 func states() []string {
 	return []string{"created", "running", "paused", "restarting", "removing", "exited", "dead"}
@@ -38,13 +31,9 @@ func states() []string {
 func parseFilters(all []string) (filters, error) {
 	f := make(filters)
 	for _, s := range all {
-		key, value, ok := strings.Cut(s, "=")
-		if !ok {
-			return nil, fmt.Errorf("invalid filter %q: %w", s, errNoFilter)
-		}
-		key = strings.ToLower(strings.TrimSpace(key))
-		if !slices.Contains(filterKeys(), key) {
-			return nil, fmt.Errorf("invalid filter %q: it can be %s", key, strings.Join(filterKeys(), ", "))
+		key, value, err := argument.Filter(s, filterKeys()...)
+		if err != nil {
+			return nil, err
 		}
 		if key == "status" && !slices.Contains(states(), value) {
 			return nil, fmt.Errorf("invalid filter 'status=%s': it can be %s", value, strings.Join(states(), ", "))

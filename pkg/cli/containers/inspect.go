@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/cli/output"
@@ -25,7 +26,7 @@ func InspectCommand(flags *client.Flags) *cobra.Command {
 		Use:               "inspect [OPTIONS] NAME|ID [NAME|ID...]",
 		Short:             "Print all that is known of containers, images or volumes, as JSON",
 		Example:           "  cri-node inspect web\n  cri-node inspect -f '{{.Config.Cmd}}' ubuntu\n  cri-node inspect --type image -f '{{json .RootFS}}' busybox",
-		Args:              atLeast(1),
+		Args:              argument.AtLeast(1),
 		ValidArgsFunction: anything(flags),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains([]string{"", "container", "image", "volume"}, kind) {
@@ -54,6 +55,21 @@ func InspectCommand(flags *client.Flags) *cobra.Command {
 	f.StringVarP(&format, "format", "f", "", "print with a Go `template`, or json in one line")
 	f.BoolVarP(&size, "size", "s", false, "measure what a container has written")
 	_ = cmd.RegisterFlagCompletionFunc("type", complete.Words("container", "image", "volume")) // the flag is there
+	return cmd
+}
+
+// InspectKind is the inspect of one kind of things, below the word for it.
+func InspectKind(flags *client.Flags, kind, example string) *cobra.Command {
+	cmd := InspectCommand(flags)
+	cmd.Short = "Print all that is known of " + kind + "s, as JSON"
+	cmd.Example = example
+	cmd.ValidArgsFunction = map[string]complete.Func{
+		"container": complete.Any(flags, 0), "image": complete.Images(flags, 0), "volume": complete.Volumes(flags),
+	}[kind]
+	if err := cmd.Flags().Set("type", kind); err != nil {
+		panic(err) // the flag is its own
+	}
+	_ = cmd.Flags().MarkHidden("type") // it is there, and says what the word before says
 	return cmd
 }
 
@@ -107,7 +123,7 @@ func inspectOne(ctx context.Context, n *client.Node, kind, name string, size boo
 	}
 	for _, v := range r.GetVolumes() {
 		if v.GetName() == name {
-			return json.Marshal(VolumeDocument(v))
+			return json.Marshal(volumeDocument(v))
 		}
 	}
 	return nil, fmt.Errorf("%w: %s", errNoVolume, name)

@@ -7,36 +7,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
-
-// atLeast wants so many arguments.
-func atLeast(least int) cobra.PositionalArgs { return between(least, 1<<30) }
-
-// between wants a number of arguments, and says so in words.
-func between(least, most int) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) >= least && len(args) <= most {
-			return nil
-		}
-		how := fmt.Sprintf("exactly %d", least)
-		switch {
-		case most == 1<<30:
-			how = fmt.Sprintf("at least %d", least)
-		case most != least && least > 0:
-			how = fmt.Sprintf("%d to %d", least, most)
-		case most != least:
-			how = fmt.Sprintf("at most %d", most)
-		}
-		arguments := "arguments"
-		if how[len(how)-1] == '1' {
-			arguments = "argument"
-		}
-		return fmt.Errorf("%q requires %s %s.\nSee '%s --help'.\n\nUsage:  %s", cmd.CommandPath(), how, arguments, cmd.CommandPath(), cmd.UseLine())
-	}
-}
 
 // ending are the flags of stop and restart.
 type ending struct {
@@ -74,7 +49,7 @@ func stopCommand(flags *client.Flags) *cobra.Command {
 		Short:             "End containers, gently at first",
 		Long:              "Send containers their stop signal, and SIGKILL to those that are still there after the timeout.",
 		Example:           "  cri-node stop web\n  cri-node stop -t 1 web db",
-		Args:              atLeast(1),
+		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Running(flags, 0),
 	}
 	e.addFlags(cmd)
@@ -93,7 +68,7 @@ func restartCommand(flags *client.Flags) *cobra.Command {
 		Use:               "restart [OPTIONS] CONTAINER [CONTAINER...]",
 		Short:             "Stop containers and start them again",
 		Example:           "  cri-node restart web\n  cri-node restart -t 0 web",
-		Args:              atLeast(1),
+		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Any(flags, 0),
 	}
 	e.addFlags(cmd)
@@ -113,7 +88,7 @@ func killCommand(flags *client.Flags) *cobra.Command {
 		Use:               "kill [OPTIONS] CONTAINER [CONTAINER...]",
 		Short:             "Send containers a signal, SIGKILL if no other",
 		Example:           "  cri-node kill web\n  cri-node kill -s HUP web",
-		Args:              atLeast(1),
+		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Running(flags, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return forEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
@@ -133,7 +108,7 @@ func pauseCommand(flags *client.Flags) *cobra.Command {
 		Use:               "pause CONTAINER [CONTAINER...]",
 		Short:             "Freeze all processes of containers",
 		Example:           "  cri-node pause web\n  cri-node unpause web",
-		Args:              atLeast(1),
+		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Running(flags, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return forEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
@@ -152,7 +127,7 @@ func unpauseCommand(flags *client.Flags) *cobra.Command {
 		Use:               "unpause CONTAINER [CONTAINER...]",
 		Short:             "Let frozen containers go on",
 		Example:           "  cri-node unpause web",
-		Args:              atLeast(1),
+		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Running(flags, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return forEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
@@ -173,7 +148,7 @@ func rmCommand(flags *client.Flags) *cobra.Command {
 		Long: "Remove containers, their files and logs. One that runs is refused without -f, and so is one that\n" +
 			"kubelet made: kubelet would make another.",
 		Example:           "  cri-node rm web\n  cri-node rm -f $(cri-node ps -aq)",
-		Args:              atLeast(1),
+		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Any(flags, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if link {
@@ -210,7 +185,7 @@ func waitCommand(flags *client.Flags) *cobra.Command {
 		Use:               "wait CONTAINER [CONTAINER...]",
 		Short:             "Wait until containers have exited, and print their exit codes",
 		Example:           "  cri-node wait job && echo over",
-		Args:              atLeast(1),
+		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Running(flags, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
@@ -234,7 +209,7 @@ func renameCommand(flags *client.Flags) *cobra.Command {
 		Use:               "rename CONTAINER NEW_NAME",
 		Short:             "Give a container another name",
 		Example:           "  cri-node rename quirky_lamport web",
-		Args:              between(2, 2),
+		Args:              argument.Exactly(2),
 		ValidArgsFunction: complete.Any(flags, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
@@ -252,7 +227,7 @@ func updateCommand(flags *client.Flags) *cobra.Command {
 		Use:               "update [OPTIONS] CONTAINER [CONTAINER...]",
 		Short:             "Change limits and restart policies of containers",
 		Example:           "  cri-node update -m 256m --cpus 2 web\n  cri-node update --restart always web db",
-		Args:              atLeast(1),
+		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Any(flags, 0),
 	}
 	f := cmd.Flags()

@@ -7,11 +7,11 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
@@ -24,7 +24,7 @@ func logsCommand(flags *client.Flags) *cobra.Command {
 		Use:               "logs [OPTIONS] CONTAINER",
 		Short:             "Print what a container has written",
 		Example:           "  cri-node logs web\n  cri-node logs -f --tail 20 web\n  cri-node logs --since 10m -t web",
-		Args:              between(1, 1),
+		Args:              argument.Exactly(1),
 		ValidArgsFunction: complete.Any(flags, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request := &nodev1.LogsRequest{Container: args[0], Follow: follow}
@@ -62,40 +62,13 @@ func logsBounds(request *nodev1.LogsRequest, tail, since, until string, now time
 		}
 	}
 	var err error
-	if request.Since, err = parseTime(since, now); err != nil {
+	if request.Since, err = argument.Time(since, now); err != nil {
 		return fmt.Errorf("invalid value for \"since\": %w", err)
 	}
-	if request.Until, err = parseTime(until, now); err != nil {
+	if request.Until, err = argument.Time(until, now); err != nil {
 		return fmt.Errorf("invalid value for \"until\": %w", err)
 	}
 	return nil
-}
-
-// parseTime reads a time, or how long ago it was, into nanoseconds since 1970; an
-// empty one is 0.
-func parseTime(s string, now time.Time) (int64, error) {
-	if s == "" {
-		return 0, nil
-	}
-	if d, err := time.ParseDuration(s); err == nil {
-		return now.Add(-d).UnixNano(), nil
-	}
-	if seconds, fraction, _ := strings.Cut(s, "."); strings.Trim(seconds+fraction, "0123456789") == "" {
-		sec, err := strconv.ParseInt(seconds, 10, 64)
-		nanos, nanosErr := strconv.ParseInt((fraction + "000000000")[:9], 10, 64)
-		if err == nil && nanosErr == nil && sec < 1<<33 {
-			return time.Unix(sec, nanos).UnixNano(), nil
-		}
-	}
-	for _, layout := range []string{
-		time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02T15:04:05", "2006-01-02T15:04Z07:00", "2006-01-02T15:04",
-		"2006-01-02Z07:00", "2006-01-02",
-	} {
-		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
-			return t.UnixNano(), nil
-		}
-	}
-	return 0, fmt.Errorf("%q is no time (2026-01-02T15:04:05, seconds since 1970) and no duration (10m, 1h30m)", s)
 }
 
 // logWriter prints lines where they belong, after their time if that is wanted.

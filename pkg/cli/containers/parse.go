@@ -104,15 +104,6 @@ func ParseUlimit(s string) (*nodev1.Ulimit, error) {
 	return u, nil
 }
 
-// ParsePair reads KEY=VALUE; without a = the value is empty.
-func ParsePair(what, s string) (key, value string, err error) {
-	key, value, _ = strings.Cut(s, "=")
-	if strings.TrimSpace(key) == "" {
-		return "", "", fmt.Errorf("invalid %s %q: it is KEY=VALUE", what, s)
-	}
-	return key, value, nil
-}
-
 // ParseExtraHost reads NAME:IP or NAME=IP, where the IP may be an IPv6 one, in
 // brackets or not, or host-gateway. The answer has the form NAME:IP.
 func ParseExtraHost(s string) (string, error) {

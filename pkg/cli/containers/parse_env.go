@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 )
 
 // environment puts the variables of files and flags together; of a name that is
@@ -102,7 +104,7 @@ func pairs(m Machine, what string, files, flags []string) (map[string]string, er
 	}
 	for _, list := range append(lists, flags) {
 		for _, s := range list {
-			key, value, err := ParsePair(what, s)
+			key, value, err := argument.Pair(what, s)
 			if err != nil {
 				return nil, err
 			}

@@ -2,7 +2,6 @@ package containers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/cli/output"
@@ -39,7 +39,7 @@ func psCommand(flags *client.Flags) *cobra.Command {
 			".ExitCode .Health .IPs .Restarts .Pid .Runtime.",
 		Example: "  cri-node ps -a\n  cri-node ps -q --filter status=exited --filter label=tier=front\n" +
 			"  cri-node ps --format 'table {{.Names}}\\t{{.Status}}\\t{{.Ports}}'\n  cri-node ps -a -o json",
-		Args:              between(0, 0),
+		Args:              argument.None(),
 		ValidArgsFunction: complete.Words(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.Check(); err != nil {
@@ -69,7 +69,7 @@ func psCommand(flags *client.Flags) *cobra.Command {
 	fl.IntVarP(&o.last, "last", "n", -1, "the `N` newest containers, in any state")
 	fl.BoolVarP(&o.size, "size", "s", false, "measure what containers have written")
 	fl.StringArrayVarP(&o.filters, "filter", "f", nil, "those with `KEY=VALUE` only")
-	_ = cmd.RegisterFlagCompletionFunc("filter", complete.Words(filterCompletions()...)) // the flag is there, see above
+	_ = cmd.RegisterFlagCompletionFunc("filter", complete.Keys(filterKeys()...)) // the flag is there, see above
 	return cmd
 }
 
@@ -252,6 +252,3 @@ func hostIPs(p *nodev1.Port) []string {
 	}
 	return []string{p.GetHostIp()}
 }
-
-// errNoFilter is of a filter without a value.
-var errNoFilter = errors.New("it is KEY=VALUE")

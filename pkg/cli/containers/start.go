@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/cli/terminal"
@@ -58,7 +59,7 @@ func startCommand(flags *client.Flags) *cobra.Command {
 		Long: "Start containers with the files they have. With -a or -i the command connects to the one container and\n" +
 			"ends with its exit code.",
 		Example:           "  cri-node start web\n  cri-node start -ai shell",
-		Args:              atLeast(1),
+		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Stopped(flags, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !attach && !interactive {
@@ -94,7 +95,7 @@ func attachCommand(flags *client.Flags) *cobra.Command {
 		Short:             "Connect to the streams of a container that runs",
 		Long:              "Connect to a container's own process. ctrl-p ctrl-q leaves a terminal and lets the container run.",
 		Example:           "  cri-node attach shell",
-		Args:              between(1, 1),
+		Args:              argument.Exactly(1),
 		ValidArgsFunction: complete.Running(flags, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {

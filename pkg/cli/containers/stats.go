@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/cli/output"
@@ -34,7 +35,7 @@ func statsCommand(flags *client.Flags) *cobra.Command {
 		Use:               "stats [OPTIONS] [CONTAINER...]",
 		Short:             "Show what containers use, renewed each second",
 		Example:           "  cri-node stats\n  cri-node stats --no-stream --format '{{.Name}}: {{.CPUPerc}}' web",
-		Args:              between(0, 1<<30),
+		Args:              argument.AtLeast(0),
 		ValidArgsFunction: complete.Running(flags, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.Check(); err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/cli/output"
@@ -19,7 +20,7 @@ func topCommand(flags *client.Flags) *cobra.Command {
 		Use:               "top CONTAINER [PS_OPTIONS]",
 		Short:             "List the processes of a container",
 		Example:           "  cri-node top web\n  cri-node top web -o pid,cmd",
-		Args:              atLeast(1),
+		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Running(flags, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
@@ -45,7 +46,7 @@ func portCommand(flags *client.Flags) *cobra.Command {
 		Use:               "port CONTAINER [PORT[/PROTOCOL]]",
 		Short:             "Print where the ports of a container are published",
 		Example:           "  cri-node port web\n  cri-node port web 80/tcp",
-		Args:              between(1, 2),
+		Args:              argument.Between(1, 2),
 		ValidArgsFunction: complete.Any(flags, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
@@ -109,7 +110,7 @@ func diffCommand(flags *client.Flags) *cobra.Command {
 		Use:               "diff CONTAINER",
 		Short:             "List the files a container has added (A), changed (C) and deleted (D)",
 		Example:           "  cri-node diff web",
-		Args:              between(1, 1),
+		Args:              argument.Exactly(1),
 		ValidArgsFunction: complete.Any(flags, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {

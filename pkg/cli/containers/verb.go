@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/terminal"
 )
@@ -27,7 +28,7 @@ func GroupCommand(flags *client.Flags) *cobra.Command {
 	group := &cobra.Command{
 		Use:   "container",
 		Short: "The verbs for containers, below one word",
-		Args:  cobra.NoArgs,
+		Args:  argument.None(),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	for _, c := range Commands(flags) {
@@ -42,12 +43,7 @@ func GroupCommand(flags *client.Flags) *cobra.Command {
 		}
 		group.AddCommand(c)
 	}
-	inspect := InspectCommand(flags)
-	inspect.Short = "Print all that is known of containers, as JSON"
-	if err := inspect.Flags().Set("type", "container"); err != nil {
-		panic(err) // the flag is its own
-	}
-	group.AddCommand(inspect, pruneCommand(flags))
+	group.AddCommand(InspectKind(flags, "container", "  cri-node container inspect web"), pruneCommand(flags))
 	return group
 }
 

@@ -110,22 +110,6 @@ func TestLogLines(t *testing.T) {
 	}
 }
 
-func TestParseTime(t *testing.T) {
-	for s, want := range map[string]int64{
-		"": 0, "10m": before(10 * time.Minute), "1700000000": 1700000000e9, "1700000000.5": 17000000005e8,
-		"2026-01-02T15:04:05Z": time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC).UnixNano(), "2026-01-02": time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC).UnixNano(),
-	} {
-		if got, err := parseTime(s, now()); err != nil || got != want {
-			t.Errorf("%q is %d, %v, want %d", s, got, err, want)
-		}
-	}
-	for _, s := range []string{"yesterday", ".", "12:00", "99999999999999999999"} {
-		if got, err := parseTime(s, now()); err == nil {
-			t.Errorf("%q is %d", s, got)
-		}
-	}
-}
-
 func TestStats(t *testing.T) {
 	o := statsOptions{}
 	got := o.row(&nodev1.Usage{Id: "x", Time: 1e9, Cpu: 1e9}, &nodev1.Usage{

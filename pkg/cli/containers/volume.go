@@ -6,8 +6,8 @@ import (
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
-// Volume is a volume as docker's inspect shows it.
-type Volume struct {
+// volume is a volume as docker's inspect shows it.
+type volume struct {
 	CreatedAt  string
 	Driver     string
 	Labels     map[string]string
@@ -19,9 +19,9 @@ type Volume struct {
 	Containers []string
 }
 
-// VolumeDocument describes a volume.
-func VolumeDocument(v *nodev1.Volume) Volume {
-	return Volume{
+// volumeDocument describes a volume.
+func volumeDocument(v *nodev1.Volume) volume {
+	return volume{
 		CreatedAt: time.Unix(0, v.GetCreatedAt()).UTC().Format(time.RFC3339), Driver: "local", Labels: v.GetLabels(),
 		Mountpoint: v.GetPath(), Name: v.GetName(), Scope: "local", Anonymous: v.GetAnonymous(),
 		Containers: append([]string{}, v.GetContainers()...),

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/cli/progress"
@@ -29,7 +30,7 @@ func saveCommand(flags *client.Flags) *cobra.Command {
 		Short:             "Write images to an archive",
 		Long:              "Write images to an archive that load, docker and skopeo read: docker-archive, or oci-archive for an OCI layout.",
 		Example:           "  cri-node save -o images.tar web:v1 busybox\n  cri-node save busybox | gzip > busybox.tar.gz\n  cri-node save --format oci-archive -o web.oci.tar web",
-		Args:              arguments(1, 0),
+		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Images(flags, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file == "" && terminal.Is(cmd.OutOrStdout()) {
@@ -136,7 +137,7 @@ func loadCommand(flags *client.Flags) *cobra.Command {
 		Short:             "Read images out of an archive",
 		Long:              "Read images out of an archive that save or docker wrote, or out of an OCI layout in a tar; plain, gzip or zstd.",
 		Example:           "  cri-node load -i images.tar\n  zcat busybox.tar.gz | cri-node load",
-		Args:              arguments(0, 0),
+		Args:              argument.None(),
 		ValidArgsFunction: complete.Words(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			in, err := input(cmd, file)
@@ -203,7 +204,7 @@ func importCommand(flags *client.Flags) *cobra.Command {
 		Short:   "Make an image of the tar of a root file system",
 		Long:    "Make an image of one layer out of the tar of a root file system, such as export writes; plain, gzip or zstd.",
 		Example: "  cri-node export web | cri-node import -c 'CMD [\"nginx\"]' - web:flat\n  cri-node import rootfs.tar.gz debian:mine",
-		Args:    arguments(1, 2),
+		Args:    argument.Between(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if strings.Contains(args[0], "://") {
 				return fmt.Errorf("%s is an address: get it first, as with curl, and import it from - (standard input)", args[0])

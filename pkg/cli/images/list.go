@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/cli/output"
@@ -40,7 +41,7 @@ func imagesCommand(flags *client.Flags) *cobra.Command {
 			"can name .ID .Repository .Tag .Digest .CreatedSince .CreatedAt .Size .Containers .Labels .Platform .Pinned.",
 		Example: "  cri-node images\n  cri-node images --filter dangling=true -q\n" +
 			"  cri-node images --format '{{.Repository}}:{{.Tag}} {{.Size}}'\n  cri-node images 'registry.example.org/*' -o json",
-		Args:              arguments(0, 1),
+		Args:              argument.Between(0, 1),
 		ValidArgsFunction: complete.Images(flags, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.Check(); err != nil {
@@ -64,11 +65,7 @@ func imagesCommand(flags *client.Flags) *cobra.Command {
 	f.BoolP("all", "a", false, "all images (there are no intermediate ones to leave out)")
 	f.BoolVar(&o.digests, "digests", false, "show digests")
 	f.StringArrayVarP(&o.filters, "filter", "f", nil, "those with `KEY=VALUE` only")
-	words := make([]string, 0, len(filterKeys()))
-	for _, k := range filterKeys() {
-		words = append(words, k+"=")
-	}
-	_ = cmd.RegisterFlagCompletionFunc("filter", complete.Words(words...)) // the flag is there, see above
+	_ = cmd.RegisterFlagCompletionFunc("filter", complete.Keys(filterKeys()...)) // the flag is there, see above
 	return cmd
 }
 
@@ -138,9 +135,9 @@ func (o *listOptions) choose(images []*nodev1.Image, args []string) ([]listed, e
 		tests = append(tests, func(l listed) bool { return matches(pattern, l.named) })
 	}
 	for _, f := range o.filters {
-		key, value, found := strings.Cut(f, "=")
-		if !found {
-			return nil, fmt.Errorf("invalid filter %q: it is KEY=VALUE", f)
+		key, value, err := argument.Filter(f, filterKeys()...)
+		if err != nil {
+			return nil, err
 		}
 		test, err := o.filter(key, value, images)
 		if err != nil {
@@ -199,7 +196,7 @@ func (o *listOptions) filter(key, value string, images []*nodev1.Image) (func(li
 		}
 		return func(l listed) bool { return l.GetCreatedAt() > at }, nil
 	}
-	return nil, fmt.Errorf("invalid filter %q: it can be %s", key, strings.Join(filterKeys(), ", "))
+	return nil, fmt.Errorf("filter %s is not one of images", key) // argument.Filter has refused it
 }
 
 // is tells whether a person may mean an image by ref.

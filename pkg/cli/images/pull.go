@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/cli/credentials"
@@ -27,7 +28,7 @@ func pullCommand(flags *client.Flags) *cobra.Command {
 		Short:             "Get an image from a registry",
 		Long:              "Get an image from a registry. A name without one is of Docker Hub, one without a tag has the tag latest.",
 		Example:           "  cri-node pull ubuntu\n  cri-node pull --platform linux/arm64 registry.example.org/team/app:v2\n  cri-node pull -a busybox",
-		Args:              arguments(1, 1),
+		Args:              argument.Exactly(1),
 		ValidArgsFunction: complete.Images(flags, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			auth, err := authOf(args[0])
@@ -69,7 +70,7 @@ func pushCommand(flags *client.Flags) *cobra.Command {
 			"keeps its digest: layers come from another repository of the same registry or from where the image was\n" +
 			"pulled from, unless the daemon keeps them itself (image.keep_compressed).",
 		Example:           "  cri-node tag web registry.example.org/team/web:v1\n  cri-node push registry.example.org/team/web:v1",
-		Args:              arguments(1, 1),
+		Args:              argument.Exactly(1),
 		ValidArgsFunction: complete.Images(flags, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			auths, err := credentials.All()

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/cli/credentials"
@@ -33,7 +34,7 @@ func searchCommand(flags *client.Flags) *cobra.Command {
 		Long: "Find repositories by a part of their name: on Docker Hub, or in the catalogue of another registry where it\n" +
 			"shows one (REGISTRY/TERM; REGISTRY/ lists all).",
 		Example:           "  cri-node search nginx\n  cri-node search registry.example.org/team\n  cri-node search registry.example.org/",
-		Args:              arguments(1, 1),
+		Args:              argument.Exactly(1),
 		ValidArgsFunction: complete.Words(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.Check(); err != nil {
@@ -81,7 +82,7 @@ func loginCommand(flags *client.Flags) *cobra.Command {
 		Long: "Ask a registry, Docker Hub where none is named, whether it takes a user name and password, and keep them in\n" +
 			"config.json below $DOCKER_CONFIG or ~/.docker, where docker and others look for them too.",
 		Example:           "  cri-node login registry.example.org\n  cri-node login -u ada --password-stdin registry.example.org < token",
-		Args:              arguments(0, 1),
+		Args:              argument.Between(0, 1),
 		ValidArgsFunction: complete.Words(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			host := credentials.Hub
@@ -174,7 +175,7 @@ func logoutCommand() *cobra.Command {
 		Use:               "logout [SERVER]",
 		Short:             "Forget the credentials for a registry",
 		Example:           "  cri-node logout registry.example.org",
-		Args:              arguments(0, 1),
+		Args:              argument.Between(0, 1),
 		ValidArgsFunction: complete.Words(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			host := credentials.Hub

@@ -8,9 +8,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/cli/output"
+	"github.com/cri-node/cri-node/pkg/cli/prune"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
@@ -22,7 +24,7 @@ func rmiCommand(flags *client.Flags) *cobra.Command {
 		Long: "Take a name from an image, and remove the image with its last name. By its id an image goes with all its\n" +
 			"names. One that a container needs is refused; with --force it loses its names, and the container keeps its files.",
 		Example:           "  cri-node rmi busybox\n  cri-node rmi -f 3f2a9c1b7d60\n  cri-node rmi $(cri-node images -q --filter dangling=true)",
-		Args:              arguments(1, 0),
+		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Images(flags, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
@@ -56,12 +58,28 @@ func rmiCommand(flags *client.Flags) *cobra.Command {
 	return cmd
 }
 
+func pruneCommand(flags *client.Flags) *cobra.Command {
+	var all bool
+	cmd := prune.Complete(&cobra.Command{
+		Use:     "prune [OPTIONS]",
+		Short:   "Remove images without a name, but never one that a container needs or that is pinned",
+		Example: "  cri-node image prune -f\n  cri-node image prune -a --filter until=24h",
+	}, flags, func() (*nodev1.PruneRequest, string) {
+		if all {
+			return &nodev1.PruneRequest{Images: true, AllImages: true}, "all images without a container."
+		}
+		return &nodev1.PruneRequest{Images: true}, "all images without a name."
+	})
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "images that have a name too")
+	return cmd
+}
+
 func tagCommand(flags *client.Flags) *cobra.Command {
 	return &cobra.Command{
 		Use:               "tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
 		Short:             "Give an image another name",
 		Example:           "  cri-node tag web registry.example.org/team/web:v1",
-		Args:              arguments(2, 2),
+		Args:              argument.Exactly(2),
 		ValidArgsFunction: complete.Images(flags, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
@@ -82,7 +100,7 @@ func historyCommand(flags *client.Flags) *cobra.Command {
 		Use:               "history [OPTIONS] IMAGE",
 		Short:             "Show how an image came to be",
 		Example:           "  cri-node history nginx\n  cri-node history --no-trunc --format '{{.CreatedBy}}' nginx",
-		Args:              arguments(1, 1),
+		Args:              argument.Exactly(1),
 		ValidArgsFunction: complete.Images(flags, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.Check(); err != nil {

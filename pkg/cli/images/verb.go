@@ -3,11 +3,11 @@ package images
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/progress"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
@@ -27,7 +27,7 @@ func GroupCommand(flags *client.Flags, others ...*cobra.Command) *cobra.Command 
 	group := &cobra.Command{
 		Use:   "image",
 		Short: "The verbs for images, below one word",
-		Args:  cobra.NoArgs,
+		Args:  argument.None(),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	for _, c := range Commands(flags) {
@@ -43,31 +43,9 @@ func GroupCommand(flags *client.Flags, others ...*cobra.Command) *cobra.Command 
 		}
 		group.AddCommand(c)
 	}
+	group.AddCommand(pruneCommand(flags))
 	group.AddCommand(others...)
 	return group
-}
-
-// arguments checks how many there are; most 0 is any number.
-func arguments(least, most int) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) >= least && (most == 0 || len(args) <= most) {
-			return nil
-		}
-		how := fmt.Sprintf("%d to %d arguments", least, most)
-		switch {
-		case most == 0 && least == 1:
-			how = "at least 1 argument"
-		case most == 0:
-			how = fmt.Sprintf("at least %d arguments", least)
-		case least == most && least == 1:
-			how = "exactly 1 argument"
-		case least == most:
-			how = fmt.Sprintf("exactly %d arguments", least)
-		case least == 0 && most == 1:
-			how = "at most 1 argument"
-		}
-		return fmt.Errorf("%q requires %s.\nSee '%s --help'.\n\nUsage:  %s", cmd.CommandPath(), how, cmd.CommandPath(), cmd.UseLine())
-	}
 }
 
 // follow shows a stream of progress to its end and returns what came out.

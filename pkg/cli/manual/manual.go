@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 )
 
 // Command is `cri-node man DIR`, which packages use.
@@ -20,7 +22,7 @@ func Command() *cobra.Command {
 		Short:   "Write the man pages into a directory",
 		Example: "  cri-node man /usr/local/share/man/man1",
 		Hidden:  true,
-		Args:    cobra.ExactArgs(1),
+		Args:    argument.Exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return Write(cmd.Root(), args[0])
 		},

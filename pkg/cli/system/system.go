@@ -13,17 +13,18 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
-	"github.com/cri-node/cri-node/pkg/cli/containers"
 	"github.com/cri-node/cri-node/pkg/cli/doctor"
 	"github.com/cri-node/cri-node/pkg/cli/output"
+	"github.com/cri-node/cri-node/pkg/cli/prune"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
 // Commands are the verbs: info, system, why and doctor.
 func Commands(flags *client.Flags) []*cobra.Command {
 	group := &cobra.Command{
-		Use: "system", Short: "See and clean up what the node keeps", Args: cobra.NoArgs,
+		Use: "system", Short: "See and clean up what the node keeps", Args: argument.None(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	group.AddCommand(dfCommand(flags), pruneCommand(flags), infoCommand(flags))
@@ -33,7 +34,7 @@ func Commands(flags *client.Flags) []*cobra.Command {
 func infoCommand(flags *client.Flags) *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
-		Use: "info", Short: "Describe the node", Args: cobra.NoArgs,
+		Use: "info", Short: "Describe the node", Args: argument.None(),
 		Example: "  cri-node info\n  cri-node info --format '{{.CgroupVersion}}'",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
@@ -85,7 +86,7 @@ func dfCommand(flags *client.Flags) *cobra.Command {
 	var verbose bool
 	var o output.Options
 	cmd := &cobra.Command{
-		Use: "df", Short: "Show what takes room on the disk", Args: cobra.NoArgs,
+		Use: "df", Short: "Show what takes room on the disk", Args: argument.None(),
 		Example: "  cri-node system df\n  cri-node system df -v",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
@@ -152,47 +153,20 @@ func printItems(cmd *cobra.Command, kinds []*nodev1.DiskUsageResponse_Kind) erro
 }
 
 func pruneCommand(flags *client.Flags) *cobra.Command {
-	var all, volumes, force bool
-	var filter []string
-	cmd := &cobra.Command{
-		Use: "prune", Short: "Remove what nobody uses, but never what kubelet owns or what is pinned", Args: cobra.NoArgs,
+	var all, volumes bool
+	cmd := prune.Complete(&cobra.Command{
+		Use: "prune [OPTIONS]", Short: "Remove what nobody uses, but never what kubelet owns or what is pinned",
 		Example: "  cri-node system prune\n  cri-node system prune -a --volumes -f",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			request := &nodev1.PruneRequest{Containers: true, Images: true, AllImages: all, Volumes: volumes, BuildCache: true}
-			if err := containers.PruneFilters(request, filter, time.Now()); err != nil {
-				return err
-			}
-			if !force && !containers.Confirm(cmd, warning(all, volumes)) {
-				return nil
-			}
-			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
-				r, err := n.System.Prune(ctx, request)
-				if err != nil {
-					return err
-				}
-				for _, part := range []struct {
-					title string
-					names []string
-				}{{"Containers", r.GetContainers()}, {"Images", r.GetImages()}, {"Volumes", r.GetVolumes()}, {"build cache objects", r.GetBuildCache()}} {
-					if len(part.names) > 0 {
-						fmt.Fprintf(cmd.OutOrStdout(), "Deleted %s:\n%s\n\n", part.title, strings.Join(part.names, "\n"))
-					}
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "Total reclaimed space: %s\n", output.Size(r.GetReclaimed()))
-				return nil
-			})
-		},
-	}
-	f := cmd.Flags()
-	f.BoolVarP(&all, "all", "a", false, "images that have a name too, and all of the build cache")
-	f.BoolVar(&volumes, "volumes", false, "anonymous volumes that no container has")
-	f.BoolVarP(&force, "force", "f", false, "do not ask")
-	f.StringArrayVar(&filter, "filter", nil, "those with `label=KEY[=VALUE]`, or made before until=TIME, only")
+	}, flags, func() (*nodev1.PruneRequest, string) {
+		return &nodev1.PruneRequest{Containers: true, Images: true, AllImages: all, Volumes: volumes, BuildCache: true}, warning(all, volumes)
+	})
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "images that have a name too, and all of the build cache")
+	cmd.Flags().BoolVar(&volumes, "volumes", false, "anonymous volumes that no container has")
 	return cmd
 }
 
 func warning(all, volumes bool) string {
-	text := "WARNING! This will remove:\n  - all stopped containers\n"
+	text := "\n  - all stopped containers\n"
 	if all {
 		text += "  - all images without a container\n  - all of the build cache\n"
 	} else {
@@ -206,7 +180,7 @@ func warning(all, volumes bool) string {
 
 func whyCommand(flags *client.Flags) *cobra.Command {
 	return &cobra.Command{
-		Use: "why CONTAINER|POD", Short: "Tell why a container or pod is as it is", Args: cobra.ExactArgs(1),
+		Use: "why CONTAINER|POD", Short: "Tell why a container or pod is as it is", Args: argument.Exactly(1),
 		Example: "  cri-node why web\n  cri-node why kube-system/coredns-abc",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
@@ -235,7 +209,7 @@ func whyCommand(flags *client.Flags) *cobra.Command {
 func doctorCommand(flags *client.Flags) *cobra.Command {
 	machine := false
 	cmd := &cobra.Command{
-		Use: "doctor", Short: "Look at the machine, and say what to do about what is wrong", Args: cobra.NoArgs,
+		Use: "doctor", Short: "Look at the machine, and say what to do about what is wrong", Args: argument.None(),
 		Long:    "Look at the machine, and say what to do about what is wrong. The exit code is 1 if something cannot work.",
 		Example: "  cri-node doctor",
 		RunE: func(cmd *cobra.Command, _ []string) error {

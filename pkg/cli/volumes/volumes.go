@@ -3,20 +3,21 @@ package volumes
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/cli/containers"
 	"github.com/cri-node/cri-node/pkg/cli/output"
+	"github.com/cri-node/cri-node/pkg/cli/prune"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
@@ -26,10 +27,10 @@ func Command(flags *client.Flags) *cobra.Command {
 		Use:     "volume",
 		Short:   "Make, list and remove volumes",
 		Example: "  cri-node volume create data\n  cri-node run -v data:/var/lib/data busybox",
-		Args:    cobra.NoArgs,
+		Args:    argument.None(),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(createCommand(flags), listCommand(flags), inspectCommand(flags), removeCommand(flags), pruneCommand(flags))
+	cmd.AddCommand(createCommand(flags), listCommand(flags), containers.InspectKind(flags, "volume", "  cri-node volume inspect -f '{{.Mountpoint}}' data"), removeCommand(flags), pruneCommand(flags))
 	return cmd
 }
 
@@ -40,7 +41,7 @@ func createCommand(flags *client.Flags) *cobra.Command {
 		Use:               "create [OPTIONS] [NAME]",
 		Short:             "Make a volume, and print its name",
 		Example:           "  cri-node volume create --label app=shop data",
-		Args:              cobra.MaximumNArgs(1),
+		Args:              argument.Between(0, 1),
 		ValidArgsFunction: complete.Words(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if driver != "local" || len(options) > 0 {
@@ -51,7 +52,7 @@ func createCommand(flags *client.Flags) *cobra.Command {
 				request.Name = args[0]
 			}
 			for _, s := range labels {
-				key, value, err := containers.ParsePair("label", s)
+				key, value, err := argument.Pair("label", s)
 				if err != nil {
 					return err
 				}
@@ -92,7 +93,7 @@ func listCommand(flags *client.Flags) *cobra.Command {
 		Short:             "List volumes",
 		Long:              "List volumes. Filters: name, label, dangling=true|false (whether no container has it).",
 		Example:           "  cri-node volume ls\n  cri-node volume ls -q --filter dangling=true",
-		Args:              cobra.NoArgs,
+		Args:              argument.None(),
 		ValidArgsFunction: complete.Words(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
@@ -111,14 +112,20 @@ func listCommand(flags *client.Flags) *cobra.Command {
 	o.AddFlags(cmd.Flags())
 	cmd.Flags().BoolVarP(&o.Quiet, "quiet", "q", false, "print names only")
 	cmd.Flags().StringArrayVarP(&filter, "filter", "f", nil, "those with `KEY=VALUE` only")
+	_ = cmd.RegisterFlagCompletionFunc("filter", complete.Keys(filterKeys()...)) // the flag is there, one line above
 	return cmd
 }
+
+func filterKeys() []string { return []string{"name", "label", "dangling"} }
 
 func choose(all []*nodev1.Volume, filter []string) ([]*nodev1.Volume, error) {
 	chosen := slices.Clone(all)
 	slices.SortFunc(chosen, func(a, b *nodev1.Volume) int { return strings.Compare(a.GetName(), b.GetName()) })
 	for _, s := range filter {
-		key, value, _ := strings.Cut(s, "=")
+		key, value, err := argument.Filter(s, filterKeys()...)
+		if err != nil {
+			return nil, err
+		}
 		k, v, exact := strings.Cut(value, "=")
 		var drop func(*nodev1.Volume) bool
 		switch key {
@@ -130,10 +137,11 @@ func choose(all []*nodev1.Volume, filter []string) ([]*nodev1.Volume, error) {
 				return !ok || exact && got != v
 			}
 		case "dangling":
-			yes := value == "true" || value == "1"
+			yes, err := strconv.ParseBool(value)
+			if err != nil {
+				return nil, fmt.Errorf("invalid filter 'dangling=%s': it can be true or false", value)
+			}
 			drop = func(vol *nodev1.Volume) bool { return (len(vol.GetContainers()) == 0) != yes }
-		default:
-			return nil, fmt.Errorf("invalid filter %q: it can be name, label or dangling", s)
 		}
 		chosen = slices.DeleteFunc(chosen, drop)
 	}
@@ -159,42 +167,6 @@ func table(volumes []*nodev1.Volume) output.List[row] {
 	return l
 }
 
-func inspectCommand(flags *client.Flags) *cobra.Command {
-	var format string
-	cmd := &cobra.Command{
-		Use:               "inspect [OPTIONS] VOLUME [VOLUME...]",
-		Short:             "Print all that is known of volumes, as JSON",
-		Example:           "  cri-node volume inspect -f '{{.Mountpoint}}' data",
-		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: complete.Volumes(flags),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
-				r, err := n.System.ListVolumes(ctx, &nodev1.ListVolumesRequest{})
-				if err != nil {
-					return err
-				}
-				var documents [][]byte
-				var missing error
-				for _, name := range args {
-					i := slices.IndexFunc(r.GetVolumes(), func(v *nodev1.Volume) bool { return v.GetName() == name })
-					if i < 0 {
-						missing = errors.Join(missing, fmt.Errorf("no such volume: %s", name))
-						continue
-					}
-					document, err := json.Marshal(containers.VolumeDocument(r.GetVolumes()[i]))
-					if err != nil {
-						return err
-					}
-					documents = append(documents, document)
-				}
-				return errors.Join(output.Objects(cmd.OutOrStdout(), format, documents), missing)
-			})
-		},
-	}
-	cmd.Flags().StringVarP(&format, "format", "f", "", "print with a Go `template`, or json in one line")
-	return cmd
-}
-
 func removeCommand(flags *client.Flags) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
@@ -202,7 +174,7 @@ func removeCommand(flags *client.Flags) *cobra.Command {
 		Aliases:           []string{"remove"},
 		Short:             "Remove volumes that no container has",
 		Example:           "  cri-node volume rm data",
-		Args:              cobra.MinimumNArgs(1),
+		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Volumes(flags),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
@@ -224,37 +196,18 @@ func removeCommand(flags *client.Flags) *cobra.Command {
 }
 
 func pruneCommand(flags *client.Flags) *cobra.Command {
-	var force, all bool
-	var filter []string
-	cmd := &cobra.Command{
+	var all bool
+	cmd := prune.Complete(&cobra.Command{
 		Use:     "prune [OPTIONS]",
 		Short:   "Remove the volumes that no container has",
+		Long:    "Remove the volumes that no container has and that have no name of their own; with -a those with a name as well.",
 		Example: "  cri-node volume prune -f",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			request := &nodev1.PruneRequest{Volumes: true}
-			if err := containers.PruneFilters(request, filter, time.Now()); err != nil {
-				return err
-			}
-			if !force && !containers.Confirm(cmd, "WARNING! This will remove all volumes not used by at least one container.") {
-				return nil
-			}
-			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
-				r, err := n.System.Prune(ctx, request)
-				if err != nil {
-					return err
-				}
-				if len(r.GetVolumes()) > 0 {
-					fmt.Fprintf(cmd.OutOrStdout(), "Deleted Volumes:\n%s\n\n", strings.Join(r.GetVolumes(), "\n"))
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "Total reclaimed space: %s\n", output.Size(r.GetReclaimed()))
-				return nil
-			})
-		},
-	}
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
-	cmd.Flags().BoolVarP(&all, "all", "a", false, "those with a name as well, which is what happens anyhow")
-	_ = cmd.Flags().MarkHidden("all") // it is there, one line above
-	cmd.Flags().StringArrayVar(&filter, "filter", nil, "those with `label=KEY[=VALUE]` only")
+	}, flags, func() (*nodev1.PruneRequest, string) {
+		if all {
+			return &nodev1.PruneRequest{Volumes: true, AllVolumes: true}, "all volumes that no container has."
+		}
+		return &nodev1.PruneRequest{Volumes: true}, "anonymous volumes that no container has."
+	})
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "those with a name as well")
 	return cmd
 }

@@ -191,8 +191,10 @@ type PruneRequest struct {
 	Volumes    bool `protobuf:"varint,4,opt,name=volumes,proto3" json:"volumes,omitempty"`
 	BuildCache bool `protobuf:"varint,5,opt,name=build_cache,json=buildCache,proto3" json:"build_cache,omitempty"`
 	// label filters as KEY or KEY=VALUE, and until in nanoseconds since 1970.
-	Labels        []string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty"`
-	Until         int64    `protobuf:"varint,7,opt,name=until,proto3" json:"until,omitempty"`
+	Labels []string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty"`
+	Until  int64    `protobuf:"varint,7,opt,name=until,proto3" json:"until,omitempty"`
+	// all_volumes: those with a name as well.
+	AllVolumes    bool `protobuf:"varint,8,opt,name=all_volumes,json=allVolumes,proto3" json:"all_volumes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,6 +276,13 @@ func (x *PruneRequest) GetUntil() int64 {
 		return x.Until
 	}
 	return 0
+}
+
+func (x *PruneRequest) GetAllVolumes() bool {
+	if x != nil {
+		return x.AllVolumes
+	}
+	return false
 }
 
 type PruneResponse struct {
@@ -1064,7 +1073,7 @@ const file_pkg_node_nodev1_system_proto_rawDesc = "" +
 	"\x06shared\x18\x04 \x01(\x03R\x06shared\x12\x12\n" +
 	"\x04used\x18\x05 \x01(\bR\x04used\x12\x1d\n" +
 	"\n" +
-	"created_at\x18\x06 \x01(\x03R\tcreatedAt\"\xce\x01\n" +
+	"created_at\x18\x06 \x01(\x03R\tcreatedAt\"\xef\x01\n" +
 	"\fPruneRequest\x12\x1e\n" +
 	"\n" +
 	"containers\x18\x01 \x01(\bR\n" +
@@ -1076,7 +1085,9 @@ const file_pkg_node_nodev1_system_proto_rawDesc = "" +
 	"\vbuild_cache\x18\x05 \x01(\bR\n" +
 	"buildCache\x12\x16\n" +
 	"\x06labels\x18\x06 \x03(\tR\x06labels\x12\x14\n" +
-	"\x05until\x18\a \x01(\x03R\x05until\"\xa0\x01\n" +
+	"\x05until\x18\a \x01(\x03R\x05until\x12\x1f\n" +
+	"\vall_volumes\x18\b \x01(\bR\n" +
+	"allVolumes\"\xa0\x01\n" +
 	"\rPruneResponse\x12\x1e\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\tR\n" +
