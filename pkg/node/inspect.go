@@ -129,10 +129,7 @@ func (s *Server) inspectConfig(t target, st *runtime.Status, config *runtimeapi.
 		r := t.e.record()
 		request := r.request()
 		cleared = request.GetEntrypointCleared()
-		out.Healthcheck = r.Health
-		if r.StopTimeout > 0 {
-			out.StopTimeout = &r.StopTimeout
-		}
+		out.Healthcheck, out.StopTimeout = r.Health, r.StopTimeout
 		for _, v := range r.Volumes {
 			out.Volumes[v.Path] = struct{}{}
 		}

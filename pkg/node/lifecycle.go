@@ -148,15 +148,16 @@ func (s *Server) dontRestart(e *entry) error {
 
 // patience is how long a container may take to end, in seconds.
 func (s *Server) patience(t target, asked *int64) int64 {
-	switch {
-	case asked != nil && *asked < 0:
-		return math.MaxInt64
-	case asked != nil:
-		return *asked
-	case t.e != nil && t.e.record().StopTimeout > 0:
-		return t.e.record().StopTimeout
+	if asked == nil && t.e != nil {
+		asked = t.e.record().StopTimeout
 	}
-	return defaultStopTimeout
+	switch {
+	case asked == nil:
+		return defaultStopTimeout
+	case *asked < 0:
+		return math.MaxInt64
+	}
+	return *asked
 }
 
 // end sends a running container its stop signal, or another, and after its time

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -172,5 +173,25 @@ func TestRemovedIsNotFound(t *testing.T) {
 	s := &Server{config: Config{Root: t.TempDir()}}
 	if err := s.update(e, func(*record) {}); !errdefs.IsNotFound(err) {
 		t.Error(err)
+	}
+}
+
+func TestPatience(t *testing.T) {
+	none, some, ever := int64(0), int64(3), int64(-1)
+	for _, test := range []struct {
+		asked, kept *int64
+		want        int64
+	}{
+		{nil, nil, defaultStopTimeout},
+		{nil, &none, 0},
+		{nil, &some, 3},
+		{nil, &ever, math.MaxInt64},
+		{&none, &some, 0},
+		{&ever, &some, math.MaxInt64},
+	} {
+		got := (&Server{}).patience(target{e: newEntry(record{StopTimeout: test.kept})}, test.asked)
+		if got != test.want {
+			t.Errorf("%v %v: %d, want %d", test.asked, test.kept, got, test.want)
+		}
 	}
 }

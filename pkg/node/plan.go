@@ -68,7 +68,7 @@ func (s *Server) plan(r *nodev1.CreateRequest) (*plan, error) {
 	p.record = record{
 		ID: cri.NewID(), Name: r.GetName(), CreatedAt: time.Now(), Creating: true,
 		Image: asked, Command: command(p.container, &img.Config, r.GetEntrypointCleared()),
-		AutoRemove: r.GetAutoRemove(), StopTimeout: r.GetStopTimeout(),
+		AutoRemove: r.GetAutoRemove(), StopTimeout: r.StopTimeout,
 	}
 	p.container.Image = &runtimeapi.ImageSpec{Image: img.ID, UserSpecifiedImage: asked}
 	for _, check := range []func() error{

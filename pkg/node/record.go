@@ -39,7 +39,7 @@ type record struct {
 
 	Restart     restart.Policy `json:"restart,omitzero"`
 	AutoRemove  bool           `json:"autoRemove,omitempty"`
-	StopTimeout int64          `json:"stopTimeout,omitempty"`
+	StopTimeout *int64         `json:"stopTimeout,omitempty"`
 	Health      *health.Config `json:"health,omitempty"`
 	Networks    []membership   `json:"networks,omitempty"`
 	Volumes     []mounted      `json:"volumes,omitempty"`

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -78,7 +79,8 @@ func options(s *types.ServiceConfig) (*containers.Options, error) {
 		Restart: restart(s),
 	}
 	if s.StopGracePeriod != nil {
-		o.StopTimeout = int64(time.Duration(*s.StopGracePeriod).Seconds())
+		seconds := int64(math.Ceil(time.Duration(*s.StopGracePeriod).Seconds()))
+		o.StopTimeout = &seconds
 	}
 	for name, u := range s.Ulimits {
 		if u.Single != 0 {

@@ -3,6 +3,7 @@ package containers
 import (
 	"errors"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -46,7 +47,7 @@ type Options struct {
 	Remove                         bool
 	Runtime                        string
 	StopSignal                     string
-	StopTimeout                    int64
+	StopTimeout                    *int64 // nil is the default, below 0 for ever
 	Health                         HealthOptions
 	Interactive, TTY               bool
 	Attach                         []string
@@ -130,7 +131,11 @@ func (o *Options) addBasicFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.Remove, "rm", false, "remove the container, and its anonymous volumes, when it exits")
 	f.StringVar(&o.Restart, "restart", "no", "`policy` when it exits: no, on-failure[:N], always, unless-stopped")
 	f.StringVar(&o.StopSignal, "stop-signal", "", "`signal` that stop sends")
-	f.Int64Var(&o.StopTimeout, "stop-timeout", 0, "`seconds` that stop waits before it kills (default 10)")
+	f.Func("stop-timeout", "`seconds` that stop waits before it kills, -1 for ever (default 10)", func(s string) error {
+		n, err := strconv.ParseInt(s, 10, 64)
+		o.StopTimeout = &n
+		return err
+	})
 	f.BoolVar(&o.Init, "init", false, "run an init that passes signals on and reaps processes")
 	f.StringVar(&o.Runtime, "runtime", "", "OCI runtime `handler`, such as crun")
 	f.StringVar(&o.LogDriver, "log-driver", "", "how logs are kept: json-file is as good as any, since there is one way")

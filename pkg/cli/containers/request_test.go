@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -196,10 +197,11 @@ func TestRequest(t *testing.T) {
 			r.Pod.Linux.SecurityContext.NamespaceOptions.UsernsOptions = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD, Uids: m, Gids: m}
 		}},
 		"life": {"--init --restart on-failure:3 --stop-signal INT --stop-timeout 3 --runtime crun -w /srv img", func(r request) {
-			r.Init, r.StopSignal, r.StopTimeout, r.Handler = true, "INT", 3, "crun"
+			r.Init, r.StopSignal, r.StopTimeout, r.Handler = true, "INT", proto.Int64(3), "crun"
 			r.Restart = &nodev1.RestartPolicy{Name: "on-failure", Maximum: 3}
 			r.Container.WorkingDir = "/srv"
 		}},
+		"no patience": {"--stop-timeout 0 img", func(r request) { r.StopTimeout = proto.Int64(0) }},
 		"health": {"--health-cmd true --health-interval 5s --health-retries 2 img", func(r request) {
 			r.Healthcheck = &nodev1.Healthcheck{Test: []string{"CMD-SHELL", "true"}, Interval: int64(5 * time.Second), Retries: 2}
 		}},

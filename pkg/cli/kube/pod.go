@@ -120,9 +120,7 @@ func (all *objects) options(pod *corev1.Pod, c *corev1.Container) (o *containers
 	if pod.Spec.RuntimeClassName != nil {
 		o.Runtime = *pod.Spec.RuntimeClassName
 	}
-	if pod.Spec.TerminationGracePeriodSeconds != nil {
-		o.StopTimeout = *pod.Spec.TerminationGracePeriodSeconds
-	}
+	o.StopTimeout = pod.Spec.TerminationGracePeriodSeconds
 	secure(pod.Spec.SecurityContext, c.SecurityContext, o)
 	limit(c.Resources, o)
 	left = check(c, o)

@@ -47,8 +47,8 @@ type CreateRequest struct {
 	// init runs an init in the container that reaps zombies and passes signals on.
 	Init       bool   `protobuf:"varint,14,opt,name=init,proto3" json:"init,omitempty"`
 	StopSignal string `protobuf:"bytes,15,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"`
-	// stop_timeout in seconds; 0 is the default of 10.
-	StopTimeout int64                `protobuf:"varint,16,opt,name=stop_timeout,json=stopTimeout,proto3" json:"stop_timeout,omitempty"`
+	// stop_timeout in seconds; without it 10, below 0 for ever.
+	StopTimeout *int64               `protobuf:"varint,16,opt,name=stop_timeout,json=stopTimeout,proto3,oneof" json:"stop_timeout,omitempty"`
 	Healthcheck *Healthcheck         `protobuf:"bytes,17,opt,name=healthcheck,proto3" json:"healthcheck,omitempty"`
 	Networks    []*NetworkMembership `protobuf:"bytes,18,rep,name=networks,proto3" json:"networks,omitempty"`
 	// no_network: only lo.
@@ -196,8 +196,8 @@ func (x *CreateRequest) GetStopSignal() string {
 }
 
 func (x *CreateRequest) GetStopTimeout() int64 {
-	if x != nil {
-		return x.StopTimeout
+	if x != nil && x.StopTimeout != nil {
+		return *x.StopTimeout
 	}
 	return 0
 }
@@ -4158,7 +4158,7 @@ var File_pkg_node_nodev1_containers_proto protoreflect.FileDescriptor
 
 const file_pkg_node_nodev1_containers_proto_rawDesc = "" +
 	"\n" +
-	" pkg/node/nodev1/containers.proto\x12\x0fcrinode.node.v1\x1a8staging/src/k8s.io/cri-api/pkg/apis/runtime/v1/api.proto\"\xe2\x06\n" +
+	" pkg/node/nodev1/containers.proto\x12\x0fcrinode.node.v1\x1a8staging/src/k8s.io/cri-api/pkg/apis/runtime/v1/api.proto\"\xf8\x06\n" +
 	"\rCreateRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\x03pod\x18\x02 \x01(\v2\x1c.runtime.v1.PodSandboxConfigR\x03pod\x129\n" +
@@ -4176,8 +4176,8 @@ const file_pkg_node_nodev1_containers_proto_rawDesc = "" +
 	"\bshm_size\x18\r \x01(\x03R\ashmSize\x12\x12\n" +
 	"\x04init\x18\x0e \x01(\bR\x04init\x12\x1f\n" +
 	"\vstop_signal\x18\x0f \x01(\tR\n" +
-	"stopSignal\x12!\n" +
-	"\fstop_timeout\x18\x10 \x01(\x03R\vstopTimeout\x12>\n" +
+	"stopSignal\x12&\n" +
+	"\fstop_timeout\x18\x10 \x01(\x03H\x00R\vstopTimeout\x88\x01\x01\x12>\n" +
 	"\vhealthcheck\x18\x11 \x01(\v2\x1c.crinode.node.v1.HealthcheckR\vhealthcheck\x12>\n" +
 	"\bnetworks\x18\x12 \x03(\v2\".crinode.node.v1.NetworkMembershipR\bnetworks\x12\x1d\n" +
 	"\n" +
@@ -4187,7 +4187,8 @@ const file_pkg_node_nodev1_containers_proto_rawDesc = "" +
 	"\n" +
 	"pids_limit\x18\x15 \x01(\x03R\tpidsLimit\x12\x12\n" +
 	"\x04user\x18\x16 \x01(\tR\x04user\x12\x1b\n" +
-	"\tgroup_add\x18\x17 \x03(\tR\bgroupAdd\"P\n" +
+	"\tgroup_add\x18\x17 \x03(\tR\bgroupAddB\x0f\n" +
+	"\r_stop_timeout\"P\n" +
 	"\x0eCreateResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -4679,6 +4680,7 @@ func file_pkg_node_nodev1_containers_proto_init() {
 	if File_pkg_node_nodev1_containers_proto != nil {
 		return
 	}
+	file_pkg_node_nodev1_containers_proto_msgTypes[0].OneofWrappers = []any{}
 	file_pkg_node_nodev1_containers_proto_msgTypes[10].OneofWrappers = []any{}
 	file_pkg_node_nodev1_containers_proto_msgTypes[12].OneofWrappers = []any{}
 	file_pkg_node_nodev1_containers_proto_msgTypes[47].OneofWrappers = []any{}
