@@ -37,6 +37,7 @@
 //	<root>/node/containers/<id>.json  what CRI has no field for (linux.SaveRecord)
 //	<root>/node/logs/<id>.log         its log, in CRI's form
 //	<root>/node/volumes/              see package volumes
+//	<state>/node/health/<id>.json     what its last probes were
 //
 // The record is written before anything of the container is made, and says
 // Creating until all is; it goes last, and says Removing before. At the start of

@@ -35,6 +35,11 @@ type entry struct {
 	// changed is closed, and replaced, with each change of ends, gone and delayed.
 	changed chan struct{}
 	health  *watch
+	// probed is what was known when the last health check of this daemon ended, or
+	// of an earlier one.
+	probed probed
+	// failed: the last attempt to start it again has.
+	failed bool
 }
 
 // end is how a container ended.
@@ -157,10 +162,14 @@ func (e *entry) tell(st *runtime.Status) {
 	e.broadcastLocked()
 }
 
-// exit is how the container ended, for the restart policy.
-func (r *record) exit(st *runtime.Status) restart.Exit {
+// exit is how the container ended, for the restart policy. One that could not be
+// started again has not run, however long it did before.
+func (e *entry) exit(st *runtime.Status) restart.Exit {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r := &e.rec
 	ran := time.Duration(0)
-	if !st.StartedAt.IsZero() && st.Reason != runtime.ReasonStartError {
+	if !st.StartedAt.IsZero() && st.Reason != runtime.ReasonStartError && !e.failed {
 		ran = st.FinishedAt.Sub(st.StartedAt)
 	}
 	return restart.Exit{Code: st.ExitCode, Ran: ran, Stopped: r.Stopped, Restarts: r.Restarts, Wait: r.Wait}
@@ -193,10 +202,13 @@ func (e *entry) isWaiting() bool {
 // healthState is how the container is by its health check.
 func (e *entry) healthState() health.State {
 	e.mu.Lock()
-	w, status := e.health, e.rec.HealthStatus
+	w, known, status := e.health, e.probed.State, e.rec.HealthStatus
 	e.mu.Unlock()
-	if w != nil {
+	switch {
+	case w != nil:
 		return w.checker.State()
+	case known.Status == status:
+		return known
 	}
 	return health.State{Status: status}
 }
@@ -330,5 +342,12 @@ func (e *entry) isSettled(st *runtime.Status) bool {
 func (e *entry) unsettle() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.settled = time.Time{}
+	e.settled, e.failed = time.Time{}, true
+}
+
+// begun notes that it was started again.
+func (e *entry) begun() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.failed = false
 }

@@ -3,18 +3,22 @@ package node
 import (
 	"context"
 	"encoding/json"
-
-	"github.com/containerd/errdefs"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"time"
 
 	"github.com/cri-node/cri-node/pkg/cri/spec"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/node/health"
 	"github.com/cri-node/cri-node/pkg/runtime"
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
 // watch is the health check of one run of a container.
 type watch struct {
 	checker *health.Checker
+	began   time.Time
 	cancel  context.CancelFunc
 	done    chan struct{}
 }
@@ -36,8 +40,46 @@ func (s *Server) imageHealth(img *image.Image) imageHealth {
 	return document.Config
 }
 
+// probed is what is known of a run by its probes. It is kept in the state
+// directory: a boot, which ends the run, may forget it.
+type probed struct {
+	Began time.Time    `json:"began"`
+	State health.State `json:"state"`
+}
+
+func (s *Server) healthPath(id string) string {
+	return filepath.Join(s.config.State, "node", "health", id+".json")
+}
+
+// loadHealth finds out what an earlier daemon knew of a container.
+func (s *Server) loadHealth(ctx context.Context, e *entry) {
+	if e.record().Health == nil {
+		return
+	}
+	p, sameBoot, err := linux.LoadRecord[probed](s.healthPath(e.id))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.complain(ctx, err, "The results of a health check are lost", e.id)
+	}
+	if err != nil || !sameBoot {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.probed = p
+}
+
+// healthOf is what is known of the run that began at a time.
+func (e *entry) healthOf(began time.Time) health.State {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.probed.Began.Equal(began) {
+		return e.probed.State
+	}
+	return health.State{Status: e.rec.HealthStatus}
+}
+
 // startHealth begins to probe a container that runs, if it has a health check.
-// It goes on from the last status of this run.
+// It goes on from what is known of this run.
 func (s *Server) startHealth(e *entry, c *runtime.Container) {
 	r := e.record()
 	if r.Health == nil || r.Health.Command(nil) == nil {
@@ -45,14 +87,20 @@ func (s *Server) startHealth(e *entry, c *runtime.Container) {
 	}
 	s.stopHealth(e)
 	ctx, cancel := context.WithCancel(s.life)
-	w := &watch{cancel: cancel, done: make(chan struct{})}
-	w.checker = health.New(*r.Health, c.Status().StartedAt, r.HealthStatus, func(status health.Status) {
-		err := s.update(e, func(r *record) { r.HealthStatus = status })
-		if errdefs.IsNotFound(err) {
-			return // it is being removed
+	began := c.Status().StartedAt
+	w := &watch{began: began, cancel: cancel, done: make(chan struct{})}
+	w.checker = health.New(*r.Health, began, e.healthOf(began), func(now health.State, changed bool) {
+		err := linux.SaveRecord(s.healthPath(e.id), probed{began, now}, linux.SurviveProcess)
+		if changed {
+			err = errors.Join(err, s.update(e, func(r *record) { r.HealthStatus = now.Status }))
+		}
+		if e.isGone() {
+			return
 		}
 		s.complain(ctx, err, "The health of a container is not saved", e.id)
-		s.tell(target{c, e}, "health_status: "+string(status), nil)
+		if changed {
+			s.tell(target{c, e}, "health_status: "+string(now.Status), nil)
+		}
 	})
 	e.mu.Lock()
 	e.health = w
@@ -72,10 +120,14 @@ func (s *Server) stopHealth(e *entry) {
 	w := e.health
 	e.health = nil
 	e.mu.Unlock()
-	if w != nil {
-		w.cancel()
-		<-w.done
+	if w == nil {
+		return
 	}
+	w.cancel()
+	<-w.done
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.probed = probed{w.began, w.checker.State()}
 }
 
 // maxProbeOutput of a probe is kept.

@@ -85,6 +85,7 @@ func (s *Server) start(ctx context.Context, e *entry, connect func(*runtime.Cont
 	if _, err := s.config.CRI.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: e.id}); err != nil {
 		return inWords(err)
 	}
+	e.begun()
 	err = s.update(e, func(r *record) { r.Started, r.HealthStatus = true, "" })
 	s.startHealth(e, c) //nolint:contextcheck // it outlives the call
 	return err

@@ -2,6 +2,8 @@ package node
 
 import (
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -11,8 +13,11 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-node/cri-node/pkg/node/health"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
+	"github.com/cri-node/cri-node/pkg/node/restart"
 	"github.com/cri-node/cri-node/pkg/runtime"
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
 func TestCommand(t *testing.T) {
@@ -193,5 +198,52 @@ func TestPatience(t *testing.T) {
 		if got != test.want {
 			t.Errorf("%v %v: %d, want %d", test.asked, test.kept, got, test.want)
 		}
+	}
+}
+
+// TestFailedRestartsWaitLonger: a container that ran long and cannot be started
+// again is not tried every moment.
+func TestFailedRestartsWaitLonger(t *testing.T) {
+	e := newEntry(record{Started: true, Restart: restart.Policy{Name: restart.Always}})
+	st := &runtime.Status{State: runtime.Exited, StartedAt: time.Unix(1000, 0), FinishedAt: time.Unix(2000, 0)}
+	var waits []time.Duration
+	for range 4 {
+		wait, again := e.rec.Restart.After(e.exit(st))
+		if !again {
+			t.Fatal("it is given up")
+		}
+		waits = append(waits, wait)
+		e.rec.Wait = wait
+		e.unsettle()
+	}
+	if !slices.Equal(waits, []time.Duration{1e8, 2e8, 4e8, 8e8}) {
+		t.Errorf("%v", waits)
+	}
+	e.begun()
+	if wait, _ := e.rec.Restart.After(e.exit(st)); wait != 1e8 {
+		t.Errorf("%v after a long run", wait)
+	}
+}
+
+// TestHealthGoesOn from what an earlier daemon knew, of the same run alone.
+func TestHealthGoesOn(t *testing.T) {
+	s := &Server{config: Config{State: t.TempDir()}}
+	if err := os.MkdirAll(filepath.Dir(s.healthPath("")), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	known := health.State{Status: health.Healthy, FailingStreak: 2, Log: []health.Result{{ExitCode: 1, Output: "ill"}}}
+	if err := linux.SaveRecord(s.healthPath("a"), probed{began, known}, linux.SurviveProcess); err != nil {
+		t.Fatal(err)
+	}
+	e := newEntry(record{ID: "a", Health: &health.Config{}, HealthStatus: health.Healthy})
+	s.loadHealth(t.Context(), e)
+	for _, got := range []health.State{e.healthOf(began), e.healthState()} {
+		if got.FailingStreak != 2 || len(got.Log) != 1 || got.Log[0].Output != "ill" {
+			t.Errorf("%+v", got)
+		}
+	}
+	if got := e.healthOf(began.Add(time.Second)); got.Status != health.Healthy || got.FailingStreak != 0 || got.Log != nil {
+		t.Errorf("another run: %+v", got)
 	}
 }

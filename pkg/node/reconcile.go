@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -18,7 +19,7 @@ import (
 
 // open makes the directories and reads the records.
 func (s *Server) open() (err error) {
-	for _, dir := range []string{s.dir("containers"), s.dir("logs")} {
+	for _, dir := range []string{s.dir("containers"), s.dir("logs"), filepath.Dir(s.healthPath(""))} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
@@ -127,12 +128,13 @@ func (s *Server) boot(ctx context.Context, e *entry) error {
 		unlock()
 		return err
 	}
+	s.loadHealth(ctx, e)
 	switch st := c.Status(); st.State {
 	case runtime.Running:
 		s.startHealth(e, c) //nolint:contextcheck // it ends with the server
 	case runtime.Exited:
 		r := e.record()
-		if !r.Started || !r.Restart.AtBoot(r.exit(st)) {
+		if !r.Started || !r.Restart.AtBoot(e.exit(st)) {
 			break
 		}
 		err = s.update(e, func(r *record) { r.Stopped = false; r.Wait = 0 })

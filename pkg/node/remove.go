@@ -112,6 +112,9 @@ func (s *Server) clear(ctx context.Context, e *entry) error {
 		s.hosts.drop(r.PodID)
 	}
 	errs = append(errs, s.removeLogs(e.id))
+	if err := os.Remove(s.healthPath(e.id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
 	for _, v := range r.Volumes {
 		if v.Made && r.Creating || v.Anonymous && r.TakeVolumes {
 			errs = append(errs, s.removeUnused(v.Name))

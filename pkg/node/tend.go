@@ -49,7 +49,7 @@ func (s *Server) tendOnce(ctx context.Context, e *entry) (wait time.Duration, ag
 	if st.State != runtime.Exited || e.isWaiting() || e.isSettled(st) {
 		return 0, false, nil
 	}
-	if wait, again = r.Restart.After(r.exit(st)); again && r.Started {
+	if wait, again = r.Restart.After(e.exit(st)); again && r.Started {
 		s.settle(e, c)
 		e.beginWait()
 		return wait, true, nil
@@ -90,9 +90,8 @@ func (s *Server) restart(ctx context.Context, e *entry, wait time.Duration) erro
 	if !e.endWait() {
 		return nil
 	}
-	if err := s.update(e, func(r *record) { r.Restarts++; r.Wait = wait }); err != nil {
-		return err
-	}
+	// A full disk is no reason for a container to stay down.
+	s.insist(ctx, e, func(r *record) { r.Restarts++; r.Wait = wait })
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	if err := s.start(ctx, e, nil); err != nil {

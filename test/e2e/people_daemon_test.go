@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -98,9 +99,13 @@ func TestPeopleSurviveTheDaemon(t *testing.T) {
 	healthy := p.run(forever, named("healthy"), func(r *nodev1.CreateRequest) {
 		r.Healthcheck = &nodev1.Healthcheck{Test: []string{"CMD", "true"}, Interval: int64(200 * time.Millisecond)}
 	})
+	ill := p.run(forever, named("ill"), func(r *nodev1.CreateRequest) {
+		r.Healthcheck = &nodev1.Healthcheck{Test: []string{"CMD-SHELL", "echo ill; exit 3"}, Interval: int64(100 * time.Millisecond)}
+	})
 	_, err := p.Stop(t.Context(), &nodev1.StopRequest{Container: stopped})
 	p.must(err)
 	p.eventually(20*time.Second, func() error { return p.healthIs(healthy, "healthy") })
+	p.eventually(30*time.Second, func() error { return p.illFor(ill, 10) })
 	pids := []int{int(p.get(always).Pid), int(p.get(removed).Pid)}
 	stays := p.get(healthy).Pid
 
@@ -118,6 +123,7 @@ func TestPeopleSurviveTheDaemon(t *testing.T) {
 	equal(e, "state of what was stopped", p.get(stopped).GetState(), "exited")
 	equal(e, "pid of what ran on", p.get(healthy).GetPid(), stays)
 	equal(e, "health", p.get(healthy).GetHealth(), "healthy")
+	p.must(p.illFor(ill, 10))
 	_, err = p.Kill(t.Context(), &nodev1.KillRequest{Container: healthy})
 	p.must(err)
 
@@ -129,6 +135,32 @@ func TestPeopleSurviveTheDaemon(t *testing.T) {
 	equal(e, "state of what was stopped", p.get(stopped).GetState(), "exited")
 	p.begin(stopped)
 	p.becomes(stopped, "running")
+}
+
+// illFor fails unless that many probes have failed, the last of which are known.
+func (p *people) illFor(id string, probes int) error {
+	r, err := p.Inspect(p.Context(), &nodev1.InspectRequest{Container: id})
+	if err != nil {
+		return err
+	}
+	var document struct {
+		State struct {
+			Health struct {
+				Status        string
+				FailingStreak int
+				Log           []struct {
+					ExitCode int
+					Output   string
+				}
+			}
+		}
+	}
+	p.must(json.Unmarshal(r.GetJson(), &document))
+	h := document.State.Health
+	if h.Status != "unhealthy" || h.FailingStreak < probes || len(h.Log) < 5 || h.Log[0].ExitCode != 3 || h.Log[0].Output != "ill\n" {
+		return fmt.Errorf("%+v", h)
+	}
+	return nil
 }
 
 func (p *people) healthIs(id, want string) error {

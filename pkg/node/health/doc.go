@@ -9,5 +9,6 @@
 //	      Retries probes fail in a row, those of the start period not counted
 //
 // The meaning is docker's. How a probe is run is the caller's business. A Checker
-// keeps its last results in memory; its Status may be given to the next one.
+// keeps its last results in memory, and tells them: the next Checker of the same run
+// can go on from there.
 package health

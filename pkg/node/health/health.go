@@ -130,18 +130,19 @@ type Checker struct {
 	config Config
 	// began is when the container did.
 	began time.Time
-	// changed is told of each new status.
-	changed func(Status)
+	// told is told what each probe has led to.
+	told func(now State, changed bool)
 
 	mu    sync.Mutex
 	state State
 }
 
-// New returns a checker that goes on from a status, which is None for a
-// container that has just begun. changed is called with each new status, by Run.
-func New(c Config, began time.Time, status Status, changed func(Status)) *Checker {
-	if status == None {
-		status = Starting
+// New returns a checker that goes on from a state, which is that of no status for
+// a container that has just begun. told is called by Run after each probe, and
+// gets to know whether the status is another one.
+func New(c Config, began time.Time, from State, told func(now State, changed bool)) *Checker {
+	if from.Status == None {
+		from = State{Status: Starting}
 	}
 	if c.Interval == 0 {
 		c.Interval = defaultInterval
@@ -155,14 +156,17 @@ func New(c Config, began time.Time, status Status, changed func(Status)) *Checke
 	if c.Retries == 0 {
 		c.Retries = defaultRetries
 	}
-	return &Checker{config: c, began: began, changed: changed, state: State{Status: status}}
+	return &Checker{config: c, began: began, told: told, state: from}
 }
 
 // State returns how the container is now.
 func (c *Checker) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.state
+	return c.state.clone()
+}
+
+func (s State) clone() State {
 	s.Log = slices.Clone(s.Log)
 	return s
 }
@@ -237,9 +241,7 @@ func (c *Checker) take(r Result) {
 			c.state.Status = Unhealthy
 		}
 	}
-	after := c.state.Status
+	now := c.state.clone()
 	c.mu.Unlock()
-	if after != before {
-		c.changed(after)
-	}
+	c.told(now, now.Status != before)
 }

@@ -18,8 +18,10 @@ func run(t *testing.T, c Config, status Status, lasts time.Duration, codes ...in
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		checker := New(c, began, status, func(s Status) {
-			changes = append(changes, string(s)+"@"+time.Since(began).String())
+		checker := New(c, began, State{Status: status}, func(now State, changed bool) {
+			if changed {
+				changes = append(changes, string(now.Status)+"@"+time.Since(began).String())
+			}
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), lasts)
 		defer cancel()
@@ -71,7 +73,7 @@ func TestLogIsBounded(t *testing.T) {
 
 func TestProbesThatHangOrFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		checker := New(Config{Interval: time.Second, Timeout: 2 * time.Second, Retries: 1}, time.Now(), None, func(Status) {})
+		checker := New(Config{Interval: time.Second, Timeout: 2 * time.Second, Retries: 1}, time.Now(), State{}, func(State, bool) {})
 		ctx, cancel := context.WithTimeout(t.Context(), 4500*time.Millisecond)
 		defer cancel()
 		checker.Run(ctx, func(ctx context.Context) (int, string, error) {
