@@ -79,7 +79,7 @@ remove_all() {
 			[ -n "$containers" ] || systemctl kill --signal=TERM cri-node.service 2>/dev/null || true
 		fi
 	fi
-	local sum name
+	local sum name gone=()
 	while read -r sum name; do
 		[ -e "$destdir$name" ] || [ -L "$destdir$name" ] || continue
 		case $name in
@@ -90,10 +90,10 @@ remove_all() {
 			fi
 			;;
 		esac
-		rm -f "$destdir$name"
-		echo "removed   $name"
+		gone+=("$name")
 	done <"$destdir$list"
-	rm -f "$destdir$list"
+	(cd "$destdir/" && rm -f "${gone[@]/#/.}" ".$list")
+	printf 'removed   %s\n' "${gone[@]}"
 	# Folders of our own, unless somebody has put something there.
 	local folder
 	for folder in "$library/cni" "$library" "$share/cri-node" /etc/cri-node; do
@@ -124,28 +124,38 @@ purge_data() {
 checksum() { sha256sum <"$1" | cut -d' ' -f1; }
 
 changed=0
-# put MODE SOURCE NAME installs a file where it is not there already. A program
-# that runs keeps the file it began with.
-put() {
-	local mode=$1 source=$2 target=$destdir$3
-	printf '%s %s\n' "$(checksum "$source")" "$3" >>"$work/list"
-	if [ -f "$target" ] && cmp -s "$source" "$target" && [ "$(stat -c %a "$target")" = "$mode" ]; then
-		return
+# settle brings below destdir what is in the folder tree and not there yet. A program
+# that runs keeps the file it began with: tar makes a new one.
+settle() {
+	install -d "$destdir/"
+	find . -type f -printf '/%P\n' | sort >"$work/names"
+	sed 's|^/||' "$work/names" | tr '\n' '\0' | xargs -0 sha256sum | sed 's|  |  /|' >"$work/sums"
+	(cd "$destdir/" && sha256sum --quiet --check - 2>/dev/null < <(sed 's|  /|  |' "$work/sums")) |
+		sed -n 's|^\(.*\): FAILED.*|\1|p' >"$work/changed" || true
+	# What is the same in another mode.
+	comm -23 <(tr '\n' '\0' <"$work/names" | sed -z 's|^|.|' | xargs -0 stat -c '%a %n' | sort) \
+		<(cd "$destdir/" && tr '\n' '\0' <"$work/names" | sed -z 's|^|.|' | xargs -0 stat -c '%a %n' 2>/dev/null | sort) |
+		cut -d/ -f2- >>"$work/changed"
+	sort -u -o "$work/changed" "$work/changed"
+	changed=$(wc -l <"$work/changed")
+	if [ "$changed" -gt 0 ]; then
+		tar -cf - --owner=0 --group=0 -T "$work/changed" | tar -C "$destdir/" -xpf -
+		sed 's|^|installed /|' "$work/changed"
 	fi
-	install -d "$(dirname "$target")"
-	install -m "$mode" "$source" "$target.new"
-	mv -f "$target.new" "$target"
-	echo "installed $3"
-	changed=$((changed + 1))
+	# As the list has them: one space, and the files of others that were offered.
+	sed 's|  | |' "$work/sums" | cat - "$work/theirs" >"$work/list"
 }
 
-# offer SOURCE NAME installs a file that belongs to whoever looks after the
+# put MODE SOURCE NAME makes a file of the tree.
+put() { install -D -m "$1" "$2" ".$3"; }
+
+# offer SOURCE NAME is put for a file that belongs to whoever looks after the
 # machine: never over theirs.
 offer() {
 	if [ -e "$destdir$2" ] && ! cmp -s "$1" "$destdir$2"; then
 		echo "kept      $2, which differs from $(basename "$1") here"
 		# An uninstall takes away only what it knows.
-		awk -v name="$2" '$2 == name' "$destdir$list" 2>/dev/null >>"$work/list" || true
+		awk -v name="$2" '$2 == name' "$destdir$list" 2>/dev/null >>"$work/theirs" || true
 		return
 	fi
 	put 644 "$1" "$2"
@@ -174,47 +184,48 @@ install_all() {
 	check
 	work=$(mktemp -d)
 	trap 'rm -rf "$work"' EXIT
-	: >"$work/list"
+	mkdir "$work/tree"
+	cd "$work/tree"
+	: >"$work/theirs"
 
 	put 755 "$bin/cri-node" "$program"
-	local plugin unit shell
 	if [ -x "$bin/runc" ]; then
 		put 755 "$bin/runc" "$library/runc"
 	fi
-	for plugin in "$bin"/cni/*; do
-		if [ -x "$plugin" ]; then
-			put 755 "$plugin" "$library/cni/$(basename "$plugin")"
-		fi
-	done
+	if [ -d "$bin/cni" ]; then
+		install -d ".$library/cni"
+		find "$bin/cni/" -maxdepth 1 -type f -perm -u+x -exec install -m 755 -t ".$library/cni" {} +
+	fi
 	put 755 "$here/load-images.sh" "$library/load-images"
+	install -d ".$units"
+	local unit shell
 	for unit in cri-node.service cri-node-images@.service; do
-		sed "s|/usr/local/|$prefix/|g" "$here/$unit" >"$work/$unit"
-		put 644 "$work/$unit" "$units/$unit"
+		sed "s|/usr/local/|$prefix/|g" "$here/$unit" >".$units/$unit"
 	done
 	put 644 "$here/crictl.yaml" "$share/cri-node/crictl.yaml"
 	offer "$here/crictl.yaml" /etc/crictl.yaml
 	offer "$here/config.toml" /etc/cri-node/config.toml
 
-	"$bin/cri-node" man "$work/man" >/dev/null
-	for page in "$work"/man/*; do
-		put 644 "$page" "$share/man/man1/$(basename "$page")"
-	done
+	"$bin/cri-node" man ".$share/man/man1" >/dev/null
 	for shell in bash zsh fish; do
 		"$bin/cri-node" completion "$shell" >"$work/$shell"
 	done
 	put 644 "$work/bash" "$share/bash-completion/completions/cri-node"
 	put 644 "$work/zsh" "$share/zsh/site-functions/_cri-node"
 	put 644 "$work/fish" "$share/fish/vendor_completions.d/cri-node.fish"
+	settle
 
 	# What an earlier version had and this one has not.
 	if [ -e "$destdir$list" ]; then
-		cut -d' ' -f2- "$work/list" >"$work/names"
-		while read -r _ name; do
-			grep -qxF -- "$name" "$work/names" || [[ $name == /etc/* ]] || rm -f "$destdir$name"
-		done <"$destdir$list"
+		cut -d' ' -f2- "$destdir$list" | sort | comm -13 "$work/names" - | grep -v ^/etc/ >"$work/gone" || true
+		while read -r name; do
+			rm -f "$destdir$name"
+			echo "removed   $name"
+		done <"$work/gone"
 	fi
 	install -d "$destdir$(dirname "$list")"
 	cmp -s "$work/list" "$destdir$list" || install -m 644 "$work/list" "$destdir$list"
+	cd /
 }
 
 # begin starts the daemon, or replaces the one that runs.
