@@ -3,10 +3,13 @@ package node
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/cri-node/cri-node/pkg/cri/spec"
 	"github.com/cri-node/cri-node/pkg/node/names"
@@ -125,14 +128,64 @@ func (s *system) CreateVolume(_ context.Context, r *nodev1.CreateVolumeRequest) 
 	} else if err := names.Validate("name", v.Name); err != nil {
 		return nil, err
 	}
-	v, made, err := s.volumes.Create(v)
+	fill, err := volumeFiller(r)
+	if err != nil {
+		return nil, err
+	}
+	v, made, err := s.volumes.CreateFilled(v, fill)
 	if err != nil {
 		return nil, err
 	}
 	if made {
 		s.Report("volume", "create", v.Name, v.Name, nil)
+	} else if len(r.GetFiles()) > 0 {
+		return nil, fmt.Errorf("volume %q exists already: %w", v.Name, errdefs.ErrAlreadyExists)
 	}
 	return &nodev1.CreateVolumeResponse{Volume: s.volumeMessage(v)}, nil
+}
+
+// maxMode has the permission bits of a file, and those beside them.
+const maxMode = 0o7777
+
+// volumeFiller makes what a new volume is to have.
+func volumeFiller(r *nodev1.CreateVolumeRequest) (func(dir string) error, error) {
+	if r.GetMode() > maxMode {
+		return nil, invalid("mode: %#o is more than %#o", r.GetMode(), maxMode)
+	}
+	for i, f := range r.GetFiles() {
+		switch {
+		case !filepath.IsLocal(f.GetPath()) || filepath.Clean(f.GetPath()) == ".":
+			return nil, invalid("files[%d].path: %q is no path below a volume", i, f.GetPath())
+		case f.GetMode() > maxMode:
+			return nil, invalid("files[%d].mode: %#o is more than %#o", i, f.GetMode(), maxMode)
+		}
+	}
+	if r.GetMode() == 0 && len(r.GetFiles()) == 0 {
+		return nil, nil
+	}
+	return func(dir string) error {
+		for _, f := range r.GetFiles() {
+			if err := writeVolumeFile(dir, f); err != nil {
+				return err
+			}
+		}
+		if r.GetMode() == 0 {
+			return nil
+		}
+		return unix.Chmod(dir, r.GetMode())
+	}, nil
+}
+
+// writeVolumeFile writes into a new volume that nobody else sees yet.
+func writeVolumeFile(dir string, f *nodev1.VolumeFile) error {
+	name := filepath.Join(dir, f.GetPath())
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil { //nolint:gosec // containers' users read it
+		return err
+	}
+	if err := os.WriteFile(name, f.GetContent(), 0o600); err != nil {
+		return err
+	}
+	return errors.Join(os.Chown(name, 0, int(f.GetGid())), unix.Chmod(name, f.GetMode()))
 }
 
 // ListVolumes lists all volumes by name.

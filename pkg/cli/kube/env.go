@@ -13,9 +13,9 @@ import (
 func newLineReader(text []byte) *bufio.Reader { return bufio.NewReader(bytes.NewReader(text)) }
 
 // environment returns the variables of a container as NAME=VALUE, with $(NAME)
-// of earlier ones filled in.
-func (all *objects) environment(pod *corev1.Pod, c *corev1.Container) ([]string, error) {
-	values := map[string]string{}
+// of earlier ones filled in, and the values by their names.
+func (all *objects) environment(pod *corev1.Pod, c *corev1.Container) (env []string, values map[string]string, err error) {
+	values = map[string]string{}
 	var order []string
 	set := func(name, value string) {
 		if _, ok := values[name]; !ok {
@@ -26,7 +26,7 @@ func (all *objects) environment(pod *corev1.Pod, c *corev1.Container) ([]string,
 	for i, from := range c.EnvFrom {
 		data, err := all.environmentFrom(from)
 		if err != nil {
-			return nil, fmt.Errorf("envFrom[%d]: %w", i, err)
+			return nil, nil, fmt.Errorf("envFrom[%d]: %w", i, err)
 		}
 		for _, key := range slices.Sorted(maps.Keys(data)) {
 			set(from.Prefix+key, data[key])
@@ -38,7 +38,7 @@ func (all *objects) environment(pod *corev1.Pod, c *corev1.Container) ([]string,
 			var ok bool
 			var err error
 			if value, ok, err = all.valueFrom(pod, e.ValueFrom); err != nil {
-				return nil, fmt.Errorf("env %s: %w", e.Name, err)
+				return nil, nil, fmt.Errorf("env %s: %w", e.Name, err)
 			}
 			if !ok {
 				continue
@@ -46,11 +46,11 @@ func (all *objects) environment(pod *corev1.Pod, c *corev1.Container) ([]string,
 		}
 		set(e.Name, value)
 	}
-	result := make([]string, 0, len(order))
+	env = make([]string, 0, len(order))
 	for _, name := range order {
-		result = append(result, name+"="+values[name])
+		env = append(env, name+"="+values[name])
 	}
-	return result, nil
+	return env, values, nil
 }
 
 // environmentFrom is a whole ConfigMap or Secret.
@@ -114,6 +114,15 @@ func namespaceOf(pod *corev1.Pod) string {
 		return pod.Namespace
 	}
 	return "default"
+}
+
+// expandAll fills in $(NAME) in a command line.
+func expandAll(words []string, values map[string]string) []string {
+	var all []string
+	for _, w := range words {
+		all = append(all, expand(w, values))
+	}
+	return all
 }
 
 // expand fills in $(NAME); $$ is a dollar, and what is not known stays.

@@ -51,7 +51,7 @@ func TestGenerate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := all.plan(&all.pods[0], machine()); err != nil || len(all.pods) != 2 {
+	if _, err := all.plan(&all.pods[0], machine()); err != nil || len(all.pods) != 2 {
 		t.Errorf("%d pods, %v", len(all.pods), err)
 	}
 }

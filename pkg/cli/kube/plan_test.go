@@ -20,14 +20,14 @@ func machine() containers.Machine {
 	return m
 }
 
-func planOf(t *testing.T, text string) ([]step, []string, error) {
+func planOf(t *testing.T, text string) (*plan, error) {
 	t.Helper()
 	all, err := parse([]byte(text))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if len(all.pods) == 0 {
-		return nil, nil, errNoPods
+		return nil, errNoPods
 	}
 	return all.plan(&all.pods[0], machine())
 }
@@ -45,7 +45,8 @@ stringData: {password: hunter2}
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: shop}
+metadata: {name: front}
+spec: {selector: {app: shop}, ports: [{port: 80}]}
 ---
 apiVersion: v1
 kind: Pod
@@ -60,7 +61,7 @@ spec:
   containers:
   - name: web
     image: nginx
-    args: [-x]
+    args: [-x, "$(LEVEL)", "$(UNKNOWN)", "$$(LEVEL)"]
     ports: [{containerPort: 80, hostPort: 8080}]
     env:
     - {name: LEVEL, valueFrom: {configMapKeyRef: {name: site, key: level}}}
@@ -85,10 +86,11 @@ spec:
 `
 
 func TestPlan(t *testing.T) {
-	steps, warnings, err := planOf(t, shop)
+	p, err := planOf(t, shop)
 	if err != nil {
 		t.Fatal(err)
 	}
+	steps, warnings := p.steps, p.warnings
 	if len(steps) != 3 || steps[0].init || !steps[1].init || steps[0].request.GetName() != "shop-web" {
 		t.Fatalf("got %d steps: %+v", len(steps), steps)
 	}
@@ -108,15 +110,21 @@ func TestPlan(t *testing.T) {
 		{web.GetUser(), "5"},
 		{web.GetContainer().GetLinux().GetResources().GetMemoryLimitInBytes(), int64(64 << 20)},
 		{web.GetContainer().GetLinux().GetSecurityContext().GetReadonlyRootfs(), true},
-		{web.GetContainer().GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid(), runtimeapi.NamespaceMode_POD},
+		{web.GetContainer().GetLinux().GetSecurityContext().GetNamespaceOptions() == nil, true},
 		{first.GetPod().GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid(), runtimeapi.NamespaceMode_POD},
 		{strings.Join(web.GetHealthcheck().GetTest(), " "), `CMD-SHELL 'test' '-e' '/it'\''s'`},
 		{helper.GetVolumes()[0].GetName(), "shop-scratch"},
-		{web.GetVolumes()[1].GetName(), "shop-data"},
-		{web.GetVolumes()[1].GetReadonly(), true},
-		{steps[0].files[0].Path, "/etc/site/a/site.conf"},
-		{steps[0].files[0].Mode, int64(0o400)},
-		{string(steps[0].files[0].Content), "port 80"},
+		{web.GetVolumes()[2].GetName(), "shop-data"},
+		{web.GetVolumes()[2].GetReadonly(), true},
+		{web.GetVolumes()[0].GetPath(), "/etc/site"},
+		{len(p.volumes), 2},
+		{p.volumes[0].GetFiles()[0].GetPath(), "a/site.conf"},
+		{p.volumes[0].GetFiles()[0].GetMode(), uint32(0o440)},
+		{p.volumes[0].GetFiles()[0].GetGid(), uint32(7)},
+		{string(p.volumes[0].GetFiles()[0].GetContent()), "port 80"},
+		{p.volumes[1].GetMode(), uint32(0o777)},
+		{strings.Join(first.GetNetworks()[0].GetAliases(), " "), "shop front"},
+		{strings.Join(web.GetContainer().GetArgs(), " "), "-x debug $(UNKNOWN) $(LEVEL)"},
 	} {
 		if r.got != r.want {
 			t.Errorf("got %v, want %v", r.got, r.want)
@@ -161,12 +169,31 @@ func TestBadManifests(t *testing.T) {
 		"nothing":         {"", "no Pod or Deployment"},
 		"no yaml":         {"{", "document 1"},
 		"no kind":         {"metadata: {name: p}", "kind is missing"},
-		"no name":         {"kind: Pod\nspec: {containers: [{name: a, image: b}]}", "metadata.name"},
+		"no version":      {"kind: Pod\nspec: {containers: [{name: a, image: b}]}", "apiVersion"},
+		"other version":   {"apiVersion: v1\nkind: Deployment\nmetadata: {name: a}", "apps/v1"},
+		"no name":         {"apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a, image: b}]}", "metadata.name"},
+		"bad name":        {"apiVersion: v1\nkind: Pod\nmetadata: {name: A_b}\nspec: {containers: [{name: a, image: b}]}", "metadata.name"},
 		"no containers":   {pod("{}"), "spec.containers"},
-		"no image":        {pod("{containers: [{name: a}]}"), "no image"},
+		"no image":        {pod("{containers: [{name: a}]}"), "spec.containers[0].image"},
+		"container name":  {pod("{containers: [{name: a, image: b}, {name: A, image: b}]}"), "spec.containers[1].name"},
+		"same name":       {pod("{initContainers: [{name: a, image: b}], containers: [{name: a, image: b}]}"), "spec.containers[0].name"},
+		"pull policy":     {pod("{containers: [{name: a, image: b, imagePullPolicy: Often}]}"), "spec.containers[0].imagePullPolicy"},
+		"port":            {pod("{containers: [{name: a, image: b, ports: [{containerPort: 0}]}]}"), "spec.containers[0].ports[0].containerPort"},
+		"host port":       {pod("{containers: [{name: a, image: b, ports: [{containerPort: 1, hostPort: 70000}]}]}"), "ports[0].hostPort"},
+		"same port":       {pod("{containers: [{name: a, image: b, ports: [{containerPort: 1, hostPort: 7}, {containerPort: 2, hostPort: 7}]}]}"), "ports[1].hostPort"},
+		"protocol":        {pod("{containers: [{name: a, image: b, ports: [{containerPort: 1, protocol: IPX}]}]}"), "ports[0].protocol"},
+		"mount path":      {pod("{volumes: [{name: v, emptyDir: {}}], containers: [{name: a, image: b, volumeMounts: [{name: v, mountPath: v}]}]}"), "volumeMounts[0].mountPath"},
+		"sub path":        {pod("{volumes: [{name: v, emptyDir: {}}], containers: [{name: a, image: b, volumeMounts: [{name: v, mountPath: /v, subPath: ../x}]}]}"), "volumeMounts[0].subPath"},
+		"variable":        {pod("{containers: [{name: a, image: b, env: [{name: \"A B\", value: c}]}]}"), "spec.containers[0].env[0].name"},
+		"grace":           {pod("{terminationGracePeriodSeconds: -1, containers: [{name: a, image: b}]}"), "spec.terminationGracePeriodSeconds"},
+		"probe":           {pod("{containers: [{name: a, image: b, livenessProbe: {exec: {command: [a]}, periodSeconds: -1}}]}"), "livenessProbe.periodSeconds"},
+		"type":            {pod("{containers: [{name: a, image: b, ports: [{containerPort: http}]}]}"), "containerPort"},
+		"replicas":        {"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {replicas: -1}", "spec.replicas"},
+		"job":             {"apiVersion: batch/v1\nkind: Job\nmetadata: {name: a}", "Job"},
+		"config path":     {"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {k: v}\n---\n" + pod("{volumes: [{name: v, configMap: {name: c, items: [{key: k, path: ../x}]}}], containers: [{name: a, image: b}]}"), "spec.volumes[0]"},
 		"unknown field":   {pod("{containers: [{name: a, image: b, imagee: c}]}"), "imagee"},
 		"twice":           {pod("{containers: [{name: a, image: b}]}") + "---\n" + pod("{containers: [{name: a, image: b}]}"), "twice"},
-		"restart policy":  {pod("{restartPolicy: Sometimes, containers: [{name: a, image: b}]}"), "Sometimes"},
+		"restart policy":  {pod("{restartPolicy: Sometimes, containers: [{name: a, image: b}]}"), "spec.restartPolicy"},
 		"no such volume":  {pod("{containers: [{name: a, image: b, volumeMounts: [{name: v, mountPath: /v}]}]}"), "no volume v"},
 		"unknown volume":  {pod("{volumes: [{name: v, nfs: {server: s, path: /}}], containers: [{name: a, image: b, volumeMounts: [{name: v, mountPath: /v}]}]}"), "volume v"},
 		"no ConfigMap":    {pod("{containers: [{name: a, image: b, envFrom: [{configMapRef: {name: c}}]}]}"), "ConfigMap c"},
@@ -174,7 +201,7 @@ func TestBadManifests(t *testing.T) {
 		"cluster's field": {pod("{containers: [{name: a, image: b, env: [{name: N, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]}]}"), "status.podIP"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, _, err := planOf(t, test.text); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := planOf(t, test.text); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want one of %q", err, test.want)
 			}
 		})
@@ -189,7 +216,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for i := range all.pods {
-			_, _, _ = all.plan(&all.pods[i], machine())
+			_, _ = all.plan(&all.pods[i], machine())
 		}
 	})
 }

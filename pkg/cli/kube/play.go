@@ -1,13 +1,13 @@
 package kube
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
@@ -19,6 +19,9 @@ import (
 	"github.com/cri-node/cri-node/pkg/cli/inject"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
+
+// undoLimit bounds what is done after a failure.
+const undoLimit = 2 * time.Minute
 
 var errNoPods = errors.New("no Pod or Deployment in it")
 
@@ -67,7 +70,7 @@ func (p *player) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	if len(all.pods) == 0 {
+	if len(all.pods)+len(all.empty) == 0 {
 		return errNoPods
 	}
 	for _, path := range p.configMaps {
@@ -85,74 +88,78 @@ func (p *player) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	defer n.Close() //nolint:errcheck // nothing is lost with it
-	for i := range all.pods {
-		if p.down || p.replace {
-			if err := takeDown(cmd, n, &all.pods[i]); err != nil {
-				return p.flags.Explain(err)
-			}
-		}
-		if p.down {
-			continue
-		}
-		if err := p.pod(cmd, n, all, &all.pods[i]); err != nil {
+	if p.down || p.replace {
+		if err := takeDown(cmd, n, all); err != nil {
 			return p.flags.Explain(err)
 		}
+	}
+	if p.down {
+		return nil
+	}
+	if err := absent(cmd.Context(), n, all); err != nil {
+		return p.flags.Explain(err)
+	}
+	if err := p.playAll(cmd, n, all); err != nil {
+		return p.flags.Explain(err)
+	}
+	return nil
+}
+
+// playAll makes all pods of a file, or none of them.
+func (p *player) playAll(cmd *cobra.Command, n *client.Node, all *objects) error {
+	plans := make([]*plan, len(all.pods))
+	for i := range all.pods {
+		ports := &containers.Ports{}
+		var err error
+		plans[i], err = all.plan(&all.pods[i], containers.ThisMachine(ports))
+		ports.Close()
+		if err != nil {
+			return err
+		}
+	}
+	for i := range all.pods {
+		err := p.pod(cmd, n, &all.pods[i], plans[i])
+		if err == nil {
+			continue
+		}
+		some := &objects{pods: all.pods[:i]}
+		clean, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), undoLimit)
+		defer cancel()
+		return errors.Join(err, undo(clean, n, some))
 	}
 	return nil
 }
 
 // pod makes and starts a pod. One that cannot be made leaves nothing.
-func (p *player) pod(cmd *cobra.Command, n *client.Node, all *objects, pod *corev1.Pod) (err error) {
+func (p *player) pod(cmd *cobra.Command, n *client.Node, pod *corev1.Pod, plan *plan) (err error) {
 	ctx := cmd.Context()
-	ports := &containers.Ports{}
-	defer ports.Close()
-	steps, warnings, err := all.plan(pod, containers.ThisMachine(ports))
-	if err != nil {
-		return err
-	}
-	for _, warning := range warnings {
+	for _, warning := range plan.warnings {
 		cmd.PrintErrf("pod %s: %s\n", pod.Name, warning)
 	}
-	for _, s := range steps {
+	for _, s := range plan.steps {
 		if err := p.image(cmd, n, s); err != nil {
 			return fmt.Errorf("pod %s: container %s: %w", pod.Name, s.container, err)
 		}
 	}
-	ports.Close()
 	var made []string
 	defer func() {
 		if err == nil {
 			return
 		}
+		clean := context.WithoutCancel(ctx)
 		for _, id := range slices.Backward(made) {
 			request := &nodev1.RemoveRequest{Container: id, Force: true, Volumes: true}
-			if _, e := n.Containers.Remove(context.WithoutCancel(ctx), request); e != nil {
+			if _, e := n.Containers.Remove(clean, request); e != nil {
 				err = errors.Join(err, fmt.Errorf("remove %s: %w", id, e))
 			}
 		}
+		err = errors.Join(err, removeVolumes(clean, n, pod.Name))
 	}()
-	for _, s := range steps {
-		if len(made) > 0 {
-			s.request.Join = made[0]
-			s.request.Pod = nil
-		}
-		answer, err := n.Containers.Create(ctx, s.request)
-		if err != nil {
-			return fmt.Errorf("pod %s: container %s: %w", pod.Name, s.container, err)
-		}
-		made = append(made, answer.GetId())
-		if err := inject.Copy(ctx, n, answer.GetId(), s.files); err != nil {
-			return fmt.Errorf("pod %s: container %s: copy its files: %w", pod.Name, s.container, err)
-		}
-		if !s.init {
-			continue
-		}
-		if err := p.start(ctx, n, answer.GetId(), s); err != nil {
-			return fmt.Errorf("pod %s: init container %s: %w", pod.Name, s.container, err)
-		}
+	if made, err = p.make(ctx, n, pod, plan); err != nil {
+		return err
 	}
-	for i, s := range steps {
-		if s.init {
+	for i, s := range plan.steps {
+		if s.init || s.sidecar {
 			continue
 		}
 		if err := p.start(ctx, n, made[i], s); err != nil {
@@ -160,10 +167,43 @@ func (p *player) pod(cmd *cobra.Command, n *client.Node, all *objects, pod *core
 		}
 	}
 	cmd.Printf("pod %s\n", pod.Name)
-	for i, s := range steps {
+	for i, s := range plan.steps {
 		cmd.Printf("  %s  %s\n", made[i][:12], s.request.GetName())
 	}
 	return nil
+}
+
+// make makes the volumes and the containers of a pod, and runs its init containers.
+// It returns what it has made also where it fails.
+func (p *player) make(ctx context.Context, n *client.Node, pod *corev1.Pod, plan *plan) (made []string, err error) {
+	if err := removeVolumes(ctx, n, pod.Name); err != nil { // of a pod that is gone
+		return nil, err
+	}
+	for _, v := range plan.volumes {
+		if _, err := n.System.CreateVolume(ctx, v); err != nil {
+			return nil, fmt.Errorf("pod %s: volume %s: %w", pod.Name, v.GetName(), err)
+		}
+	}
+	for _, s := range plan.steps {
+		if len(made) > 0 {
+			s.request.Join = made[0]
+			s.request.Pod = nil
+		}
+		answer, err := n.Containers.Create(ctx, s.request)
+		if err != nil {
+			return made, fmt.Errorf("pod %s: container %s: %w", pod.Name, s.container, err)
+		}
+		made = append(made, answer.GetId())
+		if err := inject.Copy(ctx, n, answer.GetId(), s.files); err != nil {
+			return made, fmt.Errorf("pod %s: container %s: copy its files: %w", pod.Name, s.container, err)
+		}
+		if s.init || s.sidecar {
+			if err := p.start(ctx, n, answer.GetId(), s); err != nil {
+				return made, fmt.Errorf("pod %s: init container %s: %w", pod.Name, s.container, err)
+			}
+		}
+	}
+	return made, nil
 }
 
 // start starts one container of a pod, and waits for it if it is an init container.
@@ -203,45 +243,6 @@ func (p *player) image(cmd *cobra.Command, n *client.Node, s step) error {
 }
 
 func gone(err error) bool { return status.Code(err) == codes.NotFound }
-
-// takeDown removes the containers that were made of a pod, the first one last, and
-// the volumes of its emptyDirs.
-func takeDown(cmd *cobra.Command, n *client.Node, pod *corev1.Pod) error {
-	ctx := cmd.Context()
-	answer, err := n.Containers.List(ctx, &nodev1.ListRequest{})
-	if err != nil {
-		return err
-	}
-	var mine []*nodev1.Container
-	for _, c := range answer.GetContainers() {
-		if !c.GetKubernetes() && c.GetLabels()[labelPod] == pod.Name {
-			mine = append(mine, c)
-		}
-	}
-	slices.SortFunc(mine, func(a, b *nodev1.Container) int { return cmp.Compare(b.GetCreatedAt(), a.GetCreatedAt()) })
-	for _, c := range mine {
-		if _, err := n.Containers.Stop(ctx, &nodev1.StopRequest{Container: c.GetId()}); err != nil && !gone(err) {
-			return fmt.Errorf("stop %s: %w", c.GetName(), err)
-		}
-	}
-	for _, c := range mine {
-		if _, err := n.Containers.Remove(ctx, &nodev1.RemoveRequest{Container: c.GetId(), Force: true, Volumes: true}); err != nil && !gone(err) {
-			return fmt.Errorf("remove %s: %w", c.GetName(), err)
-		}
-	}
-	for _, v := range pod.Spec.Volumes {
-		if v.EmptyDir == nil {
-			continue
-		}
-		if _, err := n.System.RemoveVolume(ctx, &nodev1.RemoveVolumeRequest{Name: emptyDirName(pod, v.Name)}); err != nil && !gone(err) {
-			return fmt.Errorf("remove volume of %s: %w", v.Name, err)
-		}
-	}
-	if len(mine) > 0 {
-		cmd.Printf("pod %s removed\n", pod.Name)
-	}
-	return nil
-}
 
 // inspect reads docker's form of a container.
 func inspect(ctx context.Context, n *client.Node, container string) (*inspection, error) {

@@ -19,6 +19,8 @@ import (
 const (
 	labelPod       = "io.cri-node.kube.pod"
 	labelContainer = "io.cri-node.kube.container"
+	// labelWorkload is what a pod is a replica of, such as Deployment/web.
+	labelWorkload = "io.cri-node.kube.workload"
 )
 
 // step is one container of a pod, in the order they are made.
@@ -29,72 +31,101 @@ type step struct {
 	// init: it has to end well before the next one is made. Others start when all
 	// are made.
 	init bool
-	pull corev1.PullPolicy
+	// sidecar: it is started before what comes after it.
+	sidecar bool
+	pull    corev1.PullPolicy
 }
 
-// plan turns a pod into what the daemon is asked for. The first request makes the
-// pod; the caller has the others join it. warnings say what nobody does here.
-func (all *objects) plan(pod *corev1.Pod, m containers.Machine) (steps []step, warnings []string, err error) {
-	policy, err := restartPolicy(pod.Spec.RestartPolicy)
-	if err != nil {
-		return nil, nil, fmt.Errorf("pod %s: %w", pod.Name, err)
-	}
+// plan is what the daemon is asked for, for one pod.
+type plan struct {
+	volumes []*nodev1.CreateVolumeRequest
+	// The first request makes the pod; the caller has the others join it.
+	steps []step
+	// warnings say what nobody does here.
+	warnings []string
+}
+
+// plan turns a pod into what the daemon is asked for.
+func (all *objects) plan(pod *corev1.Pod, m containers.Machine) (*plan, error) {
 	if err := supported(pod); err != nil {
-		return nil, nil, fmt.Errorf("pod %s: %w", pod.Name, err)
+		return nil, fmt.Errorf("pod %s: spec.%w", pod.Name, err)
 	}
-	add := func(c corev1.Container, init bool) error {
-		o, why, err := all.options(pod, &c)
-		if err != nil {
-			return err
-		}
-		if why != "" {
-			warnings = append(warnings, fmt.Sprintf("container %s: %s", c.Name, why))
-		}
-		o.Restart = policy
-		if init {
-			o.Restart = "no"
-			if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways { // a sidecar
-				o.Restart, init = "always", false
-			}
-		}
-		r, err := o.Request(m, c.Image, c.Args)
-		if err != nil {
-			return err
-		}
-		r.Container.Command = c.Command
-		if len(steps) == 0 {
-			shape(pod, r)
-		}
-		if pod.Spec.ShareProcessNamespace != nil && *pod.Spec.ShareProcessNamespace {
-			sharePID(r)
-		}
-		files, err := all.mounts(pod, &c, r)
-		if err != nil {
-			return err
-		}
-		steps = append(steps, step{container: c.Name, request: r, files: files, init: init, pull: c.ImagePullPolicy})
-		return nil
+	p := &plan{warnings: leftOut(pod)}
+	var err error
+	if p.volumes, err = all.volumes(pod); err != nil {
+		return nil, fmt.Errorf("pod %s: %w", pod.Name, err)
 	}
 	// The first container has the pod, which ends with the last that is not over:
 	// it is made before the init containers, and started after them.
-	if err := add(pod.Spec.Containers[0], false); err != nil {
-		return nil, nil, fmt.Errorf("pod %s: container %s: %w", pod.Name, pod.Spec.Containers[0].Name, err)
+	if err := all.planContainer(p, pod, &pod.Spec.Containers[0], m, false); err != nil {
+		return nil, fmt.Errorf("pod %s: container %s: %w", pod.Name, pod.Spec.Containers[0].Name, err)
 	}
-	for _, c := range pod.Spec.InitContainers {
-		if err := add(c, true); err != nil {
-			return nil, nil, fmt.Errorf("pod %s: init container %s: %w", pod.Name, c.Name, err)
+	for i := range pod.Spec.InitContainers {
+		if err := all.planContainer(p, pod, &pod.Spec.InitContainers[i], m, true); err != nil {
+			return nil, fmt.Errorf("pod %s: init container %s: %w", pod.Name, pod.Spec.InitContainers[i].Name, err)
 		}
 	}
-	for _, c := range pod.Spec.Containers[1:] {
-		if err := add(c, false); err != nil {
-			return nil, nil, fmt.Errorf("pod %s: container %s: %w", pod.Name, c.Name, err)
+	for i := range pod.Spec.Containers[1:] {
+		c := &pod.Spec.Containers[1+i]
+		if err := all.planContainer(p, pod, c, m, false); err != nil {
+			return nil, fmt.Errorf("pod %s: container %s: %w", pod.Name, c.Name, err)
 		}
 	}
-	return steps, warnings, publish(pod, steps[0].request)
+	publish(pod, p.steps[0].request)
+	return p, nil
+}
+
+// planContainer adds a container.
+func (all *objects) planContainer(p *plan, pod *corev1.Pod, c *corev1.Container, m containers.Machine, init bool) error {
+	o, why, err := all.options(pod, c)
+	if err != nil {
+		return err
+	}
+	for _, w := range why {
+		p.warnings = append(p.warnings, fmt.Sprintf("container %s: %s", c.Name, w))
+	}
+	if o.Restart, err = restartPolicy(pod.Spec.RestartPolicy); err != nil {
+		return err
+	}
+	beside := init && sidecar(c)
+	switch {
+	case beside:
+		o.Restart, init = "always", false
+	case init:
+		o.Restart = "no"
+	}
+	env, values, err := all.environment(pod, c)
+	if err != nil {
+		return err
+	}
+	o.Env = env
+	r, err := o.Request(m, c.Image, expandAll(c.Args, values))
+	if err != nil {
+		return err
+	}
+	r.Container.Command = expandAll(c.Command, values)
+	r.Container.Linux.SecurityContext.NamespaceOptions = nil // the pod's
+	if len(p.steps) == 0 {
+		all.shape(pod, r)
+	}
+	files, err := all.mounts(pod, c, r)
+	if err != nil {
+		return err
+	}
+	p.steps = append(p.steps, step{container: c.Name, request: r, files: files, init: init, sidecar: beside, pull: c.ImagePullPolicy})
+	return nil
+}
+
+// sidecar init containers run beside the others, and are waited for by nobody.
+func sidecar(c *corev1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
 // supported refuses what would silently not be had.
 func supported(pod *corev1.Pod) error {
+	if len(pod.Spec.EphemeralContainers) > 0 {
+		return fmt.Errorf("ephemeralContainers are added to a pod that runs: \"cri-node exec\" is what there is here")
+	}
 	if pod.Spec.RuntimeClassName != nil && strings.ContainsAny(*pod.Spec.RuntimeClassName, "/ ") {
 		return fmt.Errorf("runtimeClassName %q is no handler", *pod.Spec.RuntimeClassName)
 	}
@@ -104,8 +135,20 @@ func supported(pod *corev1.Pod) error {
 	return nil
 }
 
+// leftOut says what of a pod nobody does here.
+func leftOut(pod *corev1.Pod) []string {
+	var all []string
+	if pod.Spec.ActiveDeadlineSeconds != nil {
+		all = append(all, "activeDeadlineSeconds is kubelet's")
+	}
+	if len(pod.Spec.ImagePullSecrets) > 0 {
+		all = append(all, "imagePullSecrets are left out: \"cri-node login\" is for this machine")
+	}
+	return all
+}
+
 // options are a container in the words of `run`.
-func (all *objects) options(pod *corev1.Pod, c *corev1.Container) (o *containers.Options, left string, err error) {
+func (all *objects) options(pod *corev1.Pod, c *corev1.Container) (o *containers.Options, left []string, err error) {
 	o = &containers.Options{
 		Name: pod.Name + "-" + c.Name, Workdir: c.WorkingDir, Interactive: c.Stdin, TTY: c.TTY, Detach: true,
 	}
@@ -113,25 +156,28 @@ func (all *objects) options(pod *corev1.Pod, c *corev1.Container) (o *containers
 		o.Labels = append(o.Labels, key+"="+value)
 	}
 	o.Labels = append(o.Labels, labelPod+"="+pod.Name, labelContainer+"="+c.Name)
-	slices.Sort(o.Labels)
-	if o.Env, err = all.environment(pod, c); err != nil {
-		return nil, "", err
+	if workload := all.workloads[pod.Name]; workload != "" {
+		o.Labels = append(o.Labels, labelWorkload+"="+workload)
 	}
+	slices.Sort(o.Labels)
 	if pod.Spec.RuntimeClassName != nil {
 		o.Runtime = *pod.Spec.RuntimeClassName
 	}
 	o.StopTimeout = pod.Spec.TerminationGracePeriodSeconds
 	secure(pod.Spec.SecurityContext, c.SecurityContext, o)
 	limit(c.Resources, o)
-	left = check(c, o)
+	left, err = check(c, o)
+	if err != nil {
+		return nil, nil, err
+	}
 	if c.Lifecycle != nil {
-		left = "lifecycle hooks are kubelet's"
+		left = append(left, "lifecycle hooks are kubelet's")
 	}
 	return o, left, nil
 }
 
 // shape gives the first request what makes the pod.
-func shape(pod *corev1.Pod, r *nodev1.CreateRequest) {
+func (all *objects) shape(pod *corev1.Pod, r *nodev1.CreateRequest) {
 	spec := pod.Spec
 	r.Pod.Hostname = pod.Name
 	if spec.Hostname != "" {
@@ -167,34 +213,43 @@ func shape(pod *corev1.Pod, r *nodev1.CreateRequest) {
 	if spec.HostIPC {
 		options.Ipc = runtimeapi.NamespaceMode_NODE
 	}
-	r.Pod.Linux.SecurityContext.NamespaceOptions = options
-	r.Networks = []*nodev1.NetworkMembership{{Network: "kube", Aliases: []string{pod.Name}}}
-}
-
-// sharePID lets the containers of a pod see one another's processes.
-func sharePID(r *nodev1.CreateRequest) {
-	shared := &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_POD}
-	if options := r.GetPod().GetLinux().GetSecurityContext().GetNamespaceOptions(); options != nil {
+	if spec.ShareProcessNamespace != nil && *spec.ShareProcessNamespace {
 		options.Pid = runtimeapi.NamespaceMode_POD
-		shared = options
 	}
-	r.Container.Linux.SecurityContext.NamespaceOptions = shared
+	if spec.HostUsers != nil && !*spec.HostUsers {
+		options.UsernsOptions = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD}
+	}
+	r.Pod.Linux.SecurityContext.NamespaceOptions = options
+	if !spec.HostNetwork {
+		r.Networks = []*nodev1.NetworkMembership{{Network: "kube", Aliases: all.aliases(pod)}}
+	}
 }
 
-// publish adds the host ports of all containers to the pod.
-func publish(pod *corev1.Pod, r *nodev1.CreateRequest) error {
-	for _, c := range pod.Spec.Containers {
+// aliases are the names that others find a pod by: its own, and those of the
+// Services that select it.
+func (all *objects) aliases(pod *corev1.Pod) []string {
+	names := []string{pod.Name}
+	for _, s := range all.services {
+		selected := len(s.Spec.Selector) > 0
+		for key, value := range s.Spec.Selector {
+			selected = selected && pod.Labels[key] == value
+		}
+		if selected {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+// publish adds the ports of all containers to the pod.
+func publish(pod *corev1.Pod, r *nodev1.CreateRequest) {
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		for _, p := range c.Ports {
-			protocol, ok := runtimeapi.Protocol_value[strings.ToUpper(string(p.Protocol))]
-			if !ok && p.Protocol != "" {
-				return fmt.Errorf("pod %s: container %s: protocol %q is unknown", pod.Name, c.Name, p.Protocol)
-			}
 			r.Pod.PortMappings = append(r.Pod.PortMappings, &runtimeapi.PortMapping{
-				Protocol: runtimeapi.Protocol(protocol), ContainerPort: p.ContainerPort, HostPort: p.HostPort, HostIp: p.HostIP,
+				Protocol: runtimeapi.Protocol(runtimeapi.Protocol_value[string(p.Protocol)]), ContainerPort: p.ContainerPort, HostPort: p.HostPort, HostIp: p.HostIP,
 			})
 		}
 	}
-	return nil
 }
 
 func seconds(n int32) time.Duration { return time.Duration(n) * time.Second }

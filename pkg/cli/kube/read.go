@@ -2,6 +2,7 @@ package kube
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +27,12 @@ type objects struct {
 	pods       []corev1.Pod
 	configMaps map[string]corev1.ConfigMap
 	secrets    map[string]corev1.Secret
+	services   []corev1.Service
 	claims     map[string]bool
+	// workloads are what pods are replicas of, as Deployment/NAME by pod; empty are
+	// those that want no replica.
+	workloads map[string]string
+	empty     []string
 	// ignored are kinds that mean nothing on one machine.
 	ignored []string
 }
@@ -54,7 +60,7 @@ func readFile(path string, stdin io.Reader) (*objects, error) {
 
 // parse reads the documents of a file.
 func parse(text []byte) (*objects, error) {
-	all := &objects{configMaps: map[string]corev1.ConfigMap{}, secrets: map[string]corev1.Secret{}, claims: map[string]bool{}}
+	all := &objects{configMaps: map[string]corev1.ConfigMap{}, secrets: map[string]corev1.Secret{}, claims: map[string]bool{}, workloads: map[string]string{}}
 	reader := utilyaml.NewYAMLReader(newLineReader(text))
 	for n := 1; ; n++ {
 		document, err := reader.Read()
@@ -74,39 +80,38 @@ func parse(text []byte) (*objects, error) {
 	return all, nil
 }
 
+// apiVersions are the versions of the kinds that are read.
+var apiVersions = map[string]string{
+	"Pod": "v1", "ConfigMap": "v1", "Secret": "v1", "PersistentVolumeClaim": "v1", "Service": "v1", "List": "v1",
+	"Deployment": "apps/v1", "DaemonSet": "apps/v1",
+}
+
 // add adds one document.
 func (all *objects) add(document []byte) error {
 	var kind metav1.TypeMeta
 	if err := yaml.Unmarshal(document, &kind); err != nil {
 		return fmt.Errorf("read its kind: %w", err)
 	}
+	if want, known := apiVersions[kind.Kind]; known && kind.APIVersion != want {
+		return fmt.Errorf("apiVersion: %q is not %s, the one of a %s that is known here", kind.APIVersion, want, kind.Kind)
+	}
 	switch kind.Kind {
-	case "Pod":
-		var pod corev1.Pod
-		if err := strict(document, &pod); err != nil {
+	case "Pod", "Deployment", "DaemonSet":
+		return all.addWorkload(kind.Kind, document)
+	case "List":
+		var list struct {
+			metav1.TypeMeta `json:",inline"`
+			metav1.ListMeta `json:"metadata"`
+			Items           []json.RawMessage `json:"items"`
+		}
+		if err := strict(document, &list); err != nil {
 			return err
 		}
-		return all.addPod(pod)
-	case "Deployment":
-		var d appsv1.Deployment
-		if err := strict(document, &d); err != nil {
-			return err
-		}
-		replicas := int32(1)
-		if d.Spec.Replicas != nil {
-			replicas = *d.Spec.Replicas
-		}
-		if replicas < 0 || replicas > maxReplicas {
-			return fmt.Errorf("deployment %s: replicas: %d is not from 0 to %d", d.Name, replicas, maxReplicas)
-		}
-		for i := range replicas {
-			pod := corev1.Pod{ObjectMeta: *d.Spec.Template.ObjectMeta.DeepCopy(), Spec: *d.Spec.Template.Spec.DeepCopy()}
-			pod.Name = fmt.Sprintf("%s-%d", d.Name, i)
-			if err := all.addPod(pod); err != nil {
-				return err
+		for i, item := range list.Items {
+			if err := all.add(item); err != nil {
+				return fmt.Errorf("items[%d]: %w", i, err)
 			}
 		}
-		return nil
 	case "ConfigMap":
 		var c corev1.ConfigMap
 		if err := strict(document, &c); err != nil {
@@ -125,6 +130,12 @@ func (all *objects) add(document []byte) error {
 			s.Data[key] = []byte(value)
 		}
 		all.secrets[s.Name] = s
+	case "Service":
+		var s corev1.Service
+		if err := strict(document, &s); err != nil {
+			return err
+		}
+		all.services = append(all.services, s)
 	case "PersistentVolumeClaim":
 		var c corev1.PersistentVolumeClaim
 		if err := strict(document, &c); err != nil {
@@ -133,24 +144,67 @@ func (all *objects) add(document []byte) error {
 		all.claims[c.Name] = true
 	case "":
 		return errors.New("kind is missing")
+	case "Job", "CronJob", "StatefulSet", "ReplicaSet", "ReplicationController":
+		return fmt.Errorf("kind: %s is not played here: Pods, Deployments and DaemonSets are", kind.Kind)
 	default:
 		all.ignored = append(all.ignored, kind.Kind)
 	}
 	return nil
 }
 
-// addPod checks what can be checked of a pod alone.
-func (all *objects) addPod(pod corev1.Pod) error {
-	switch {
-	case pod.Name == "":
-		return fmt.Errorf("%s: metadata.name is missing", pod.Kind)
-	case len(pod.Spec.Containers) == 0:
-		return fmt.Errorf("pod %s: spec.containers is empty", pod.Name)
-	}
-	for _, c := range append(append([]corev1.Container{}, pod.Spec.InitContainers...), pod.Spec.Containers...) {
-		if c.Name == "" || c.Image == "" {
-			return fmt.Errorf("pod %s: a container has no name or no image", pod.Name)
+// addWorkload adds the pods of a document.
+func (all *objects) addWorkload(kind string, document []byte) error {
+	var meta metav1.ObjectMeta
+	var template corev1.PodTemplateSpec
+	replicas := int32(1)
+	switch kind {
+	case "Pod":
+		var pod corev1.Pod
+		if err := strict(document, &pod); err != nil {
+			return err
 		}
+		return all.addPod("pod "+pod.Name, pod)
+	case "Deployment":
+		var d appsv1.Deployment
+		if err := strict(document, &d); err != nil {
+			return err
+		}
+		meta, template = d.ObjectMeta, d.Spec.Template
+		if d.Spec.Replicas != nil {
+			replicas = *d.Spec.Replicas
+		}
+		if replicas < 0 || replicas > maxReplicas {
+			return fmt.Errorf("deployment %s: spec.replicas: %d is not from 0 to %d", d.Name, replicas, maxReplicas)
+		}
+	case "DaemonSet":
+		var d appsv1.DaemonSet
+		if err := strict(document, &d); err != nil {
+			return err
+		}
+		meta, template = d.ObjectMeta, d.Spec.Template
+	}
+	if meta.Name == "" {
+		return fmt.Errorf("%s: metadata.name is missing", kind)
+	}
+	workload := kind + "/" + meta.Name
+	if replicas == 0 {
+		all.empty = append(all.empty, workload)
+	}
+	for i := range replicas {
+		pod := corev1.Pod{ObjectMeta: *template.ObjectMeta.DeepCopy(), Spec: *template.Spec.DeepCopy()}
+		pod.Name, pod.Namespace = fmt.Sprintf("%s-%d", meta.Name, i), meta.Namespace
+		if err := all.addPod(strings.ToLower(kind)+" "+meta.Name, pod); err != nil {
+			return err
+		}
+		all.workloads[pod.Name] = workload
+	}
+	return nil
+}
+
+// addPod adds a pod, if it could be one.
+func (all *objects) addPod(title string, pod corev1.Pod) error {
+	if err := validate(&pod); err != nil {
+		return fmt.Errorf("%s: %w", strings.TrimSpace(title), err)
 	}
 	for _, other := range all.pods {
 		if other.Name == pod.Name {
@@ -162,7 +216,7 @@ func (all *objects) addPod(pod corev1.Pod) error {
 }
 
 // strict reads an object and refuses fields that it does not have.
-func strict(document []byte, object metav1.Object) error {
+func strict(document []byte, object any) error {
 	if err := yaml.UnmarshalStrict(document, object); err != nil {
 		return errors.New(strings.TrimPrefix(err.Error(), "error unmarshaling JSON: while decoding JSON: "))
 	}

@@ -1,6 +1,8 @@
 package kube
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -90,24 +92,37 @@ func limit(r corev1.ResourceRequirements, o *containers.Options) {
 	}
 }
 
-// check fills in a health check for a liveness probe that runs a command; why is
+// check fills in a health check for a liveness probe that runs a command, and says
 // what is left out.
-func check(c *corev1.Container, o *containers.Options) (why string) {
+func check(c *corev1.Container, o *containers.Options) (left []string, err error) {
+	if c.ReadinessProbe != nil || c.StartupProbe != nil {
+		left = append(left, "readiness and startup probes are kubelet's")
+	}
 	probe := c.LivenessProbe
-	switch {
-	case probe == nil && (c.ReadinessProbe != nil || c.StartupProbe != nil):
-		return "readiness and startup probes are kubelet's"
-	case probe == nil:
-		return ""
-	case probe.Exec == nil:
-		return "only a liveness probe that runs a command can be a health check"
+	if probe == nil {
+		return left, nil
+	}
+	if probe.Exec == nil {
+		return append(left, "only a liveness probe that runs a command can be a health check"), nil
+	}
+	if len(probe.Exec.Command) == 0 {
+		return nil, errors.New("livenessProbe.exec.command is empty")
+	}
+	for field, n := range map[string]int32{
+		"periodSeconds": probe.PeriodSeconds, "timeoutSeconds": probe.TimeoutSeconds,
+		"initialDelaySeconds": probe.InitialDelaySeconds, "failureThreshold": probe.FailureThreshold,
+	} {
+		if n < 0 {
+			return nil, fmt.Errorf("livenessProbe.%s: %d is less than 0", field, n)
+		}
 	}
 	o.Health.Command = shellJoin(probe.Exec.Command)
-	o.Health.Interval = seconds(probe.PeriodSeconds)
-	o.Health.Timeout = seconds(probe.TimeoutSeconds)
+	// What is left out is what Kubernetes takes it for.
+	o.Health.Interval = seconds(cmp.Or(probe.PeriodSeconds, 10))
+	o.Health.Timeout = seconds(cmp.Or(probe.TimeoutSeconds, 1))
 	o.Health.StartPeriod = seconds(probe.InitialDelaySeconds)
-	o.Health.Retries = uint32(max(0, probe.FailureThreshold))
-	return ""
+	o.Health.Retries = uint32(cmp.Or(probe.FailureThreshold, 3))
+	return left, nil
 }
 
 // restartPolicy is the daemon's word for a pod's.
@@ -120,5 +135,5 @@ func restartPolicy(p corev1.RestartPolicy) (string, error) {
 	case corev1.RestartPolicyNever:
 		return "no", nil
 	}
-	return "", fmt.Errorf("restartPolicy %q is unknown", p)
+	return "", fmt.Errorf("restartPolicy: %q is none of Always, OnFailure and Never", p)
 }

@@ -471,8 +471,12 @@ func (x *WhyResponse) GetAdvice() []string {
 type CreateVolumeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// name, or empty for an anonymous one.
-	Name          string            `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Labels        map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Name   string            `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// mode of its directory; 0 is 0755.
+	Mode uint32 `protobuf:"varint,3,opt,name=mode,proto3" json:"mode,omitempty"`
+	// files that it is made with. A volume of the name must not exist then.
+	Files         []*VolumeFile `protobuf:"bytes,4,rep,name=files,proto3" json:"files,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -521,6 +525,89 @@ func (x *CreateVolumeRequest) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *CreateVolumeRequest) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *CreateVolumeRequest) GetFiles() []*VolumeFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+// VolumeFile is a file below a volume's directory.
+type VolumeFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Mode          uint32                 `protobuf:"varint,2,opt,name=mode,proto3" json:"mode,omitempty"`
+	Gid           uint32                 `protobuf:"varint,3,opt,name=gid,proto3" json:"gid,omitempty"`
+	Content       []byte                 `protobuf:"bytes,4,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeFile) Reset() {
+	*x = VolumeFile{}
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeFile) ProtoMessage() {}
+
+func (x *VolumeFile) ProtoReflect() protoreflect.Message {
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeFile.ProtoReflect.Descriptor instead.
+func (*VolumeFile) Descriptor() ([]byte, []int) {
+	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *VolumeFile) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *VolumeFile) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *VolumeFile) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *VolumeFile) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
 type CreateVolumeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Volume        *Volume                `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`
@@ -530,7 +617,7 @@ type CreateVolumeResponse struct {
 
 func (x *CreateVolumeResponse) Reset() {
 	*x = CreateVolumeResponse{}
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[9]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +629,7 @@ func (x *CreateVolumeResponse) String() string {
 func (*CreateVolumeResponse) ProtoMessage() {}
 
 func (x *CreateVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[9]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +642,7 @@ func (x *CreateVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVolumeResponse.ProtoReflect.Descriptor instead.
 func (*CreateVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{9}
+	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateVolumeResponse) GetVolume() *Volume {
@@ -573,7 +660,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[10]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -585,7 +672,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[10]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -598,7 +685,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{10}
+	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{11}
 }
 
 type ListVolumesResponse struct {
@@ -610,7 +697,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[11]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -622,7 +709,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[11]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -635,7 +722,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{11}
+	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListVolumesResponse) GetVolumes() []*Volume {
@@ -655,7 +742,7 @@ type RemoveVolumeRequest struct {
 
 func (x *RemoveVolumeRequest) Reset() {
 	*x = RemoveVolumeRequest{}
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[12]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +754,7 @@ func (x *RemoveVolumeRequest) String() string {
 func (*RemoveVolumeRequest) ProtoMessage() {}
 
 func (x *RemoveVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[12]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +767,7 @@ func (x *RemoveVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVolumeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{12}
+	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RemoveVolumeRequest) GetName() string {
@@ -705,7 +792,7 @@ type RemoveVolumeResponse struct {
 
 func (x *RemoveVolumeResponse) Reset() {
 	*x = RemoveVolumeResponse{}
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[13]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +804,7 @@ func (x *RemoveVolumeResponse) String() string {
 func (*RemoveVolumeResponse) ProtoMessage() {}
 
 func (x *RemoveVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[13]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +817,7 @@ func (x *RemoveVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVolumeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{13}
+	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{14}
 }
 
 type Volume struct {
@@ -748,7 +835,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[14]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +847,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[14]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +860,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{14}
+	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Volume) GetName() string {
@@ -833,7 +920,7 @@ type DiskUsageResponse_Kind struct {
 
 func (x *DiskUsageResponse_Kind) Reset() {
 	*x = DiskUsageResponse_Kind{}
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[15]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +932,7 @@ func (x *DiskUsageResponse_Kind) String() string {
 func (*DiskUsageResponse_Kind) ProtoMessage() {}
 
 func (x *DiskUsageResponse_Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[15]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1004,7 @@ type DiskUsageResponse_Item struct {
 
 func (x *DiskUsageResponse_Item) Reset() {
 	*x = DiskUsageResponse_Item{}
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[16]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1016,7 @@ func (x *DiskUsageResponse_Item) String() string {
 func (*DiskUsageResponse_Item) ProtoMessage() {}
 
 func (x *DiskUsageResponse_Item) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[16]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1086,7 @@ type WhyResponse_Line struct {
 
 func (x *WhyResponse_Line) Reset() {
 	*x = WhyResponse_Line{}
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[17]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1098,7 @@ func (x *WhyResponse_Line) String() string {
 func (*WhyResponse_Line) ProtoMessage() {}
 
 func (x *WhyResponse_Line) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[17]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,13 +1194,21 @@ const file_pkg_node_nodev1_system_proto_rawDesc = "" +
 	"\x04Line\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x03R\x04time\x12\x1a\n" +
 	"\bduration\x18\x02 \x01(\x03R\bduration\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text\"\xae\x01\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\xf5\x01\n" +
 	"\x13CreateVolumeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12H\n" +
-	"\x06labels\x18\x02 \x03(\v20.crinode.node.v1.CreateVolumeRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x02 \x03(\v20.crinode.node.v1.CreateVolumeRequest.LabelsEntryR\x06labels\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\rR\x04mode\x121\n" +
+	"\x05files\x18\x04 \x03(\v2\x1b.crinode.node.v1.VolumeFileR\x05files\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"G\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"`\n" +
+	"\n" +
+	"VolumeFile\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x10\n" +
+	"\x03gid\x18\x03 \x01(\rR\x03gid\x12\x18\n" +
+	"\acontent\x18\x04 \x01(\fR\acontent\"G\n" +
 	"\x14CreateVolumeResponse\x12/\n" +
 	"\x06volume\x18\x01 \x01(\v2\x17.crinode.node.v1.VolumeR\x06volume\"\x14\n" +
 	"\x12ListVolumesRequest\"H\n" +
@@ -1157,7 +1252,7 @@ func file_pkg_node_nodev1_system_proto_rawDescGZIP() []byte {
 	return file_pkg_node_nodev1_system_proto_rawDescData
 }
 
-var file_pkg_node_nodev1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_pkg_node_nodev1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_pkg_node_nodev1_system_proto_goTypes = []any{
 	(*InfoRequest)(nil),            // 0: crinode.node.v1.InfoRequest
 	(*InfoResponse)(nil),           // 1: crinode.node.v1.InfoResponse
@@ -1168,45 +1263,47 @@ var file_pkg_node_nodev1_system_proto_goTypes = []any{
 	(*WhyRequest)(nil),             // 6: crinode.node.v1.WhyRequest
 	(*WhyResponse)(nil),            // 7: crinode.node.v1.WhyResponse
 	(*CreateVolumeRequest)(nil),    // 8: crinode.node.v1.CreateVolumeRequest
-	(*CreateVolumeResponse)(nil),   // 9: crinode.node.v1.CreateVolumeResponse
-	(*ListVolumesRequest)(nil),     // 10: crinode.node.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),    // 11: crinode.node.v1.ListVolumesResponse
-	(*RemoveVolumeRequest)(nil),    // 12: crinode.node.v1.RemoveVolumeRequest
-	(*RemoveVolumeResponse)(nil),   // 13: crinode.node.v1.RemoveVolumeResponse
-	(*Volume)(nil),                 // 14: crinode.node.v1.Volume
-	(*DiskUsageResponse_Kind)(nil), // 15: crinode.node.v1.DiskUsageResponse.Kind
-	(*DiskUsageResponse_Item)(nil), // 16: crinode.node.v1.DiskUsageResponse.Item
-	(*WhyResponse_Line)(nil),       // 17: crinode.node.v1.WhyResponse.Line
-	nil,                            // 18: crinode.node.v1.CreateVolumeRequest.LabelsEntry
-	nil,                            // 19: crinode.node.v1.Volume.LabelsEntry
+	(*VolumeFile)(nil),             // 9: crinode.node.v1.VolumeFile
+	(*CreateVolumeResponse)(nil),   // 10: crinode.node.v1.CreateVolumeResponse
+	(*ListVolumesRequest)(nil),     // 11: crinode.node.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),    // 12: crinode.node.v1.ListVolumesResponse
+	(*RemoveVolumeRequest)(nil),    // 13: crinode.node.v1.RemoveVolumeRequest
+	(*RemoveVolumeResponse)(nil),   // 14: crinode.node.v1.RemoveVolumeResponse
+	(*Volume)(nil),                 // 15: crinode.node.v1.Volume
+	(*DiskUsageResponse_Kind)(nil), // 16: crinode.node.v1.DiskUsageResponse.Kind
+	(*DiskUsageResponse_Item)(nil), // 17: crinode.node.v1.DiskUsageResponse.Item
+	(*WhyResponse_Line)(nil),       // 18: crinode.node.v1.WhyResponse.Line
+	nil,                            // 19: crinode.node.v1.CreateVolumeRequest.LabelsEntry
+	nil,                            // 20: crinode.node.v1.Volume.LabelsEntry
 }
 var file_pkg_node_nodev1_system_proto_depIdxs = []int32{
-	15, // 0: crinode.node.v1.DiskUsageResponse.kinds:type_name -> crinode.node.v1.DiskUsageResponse.Kind
-	17, // 1: crinode.node.v1.WhyResponse.lines:type_name -> crinode.node.v1.WhyResponse.Line
-	18, // 2: crinode.node.v1.CreateVolumeRequest.labels:type_name -> crinode.node.v1.CreateVolumeRequest.LabelsEntry
-	14, // 3: crinode.node.v1.CreateVolumeResponse.volume:type_name -> crinode.node.v1.Volume
-	14, // 4: crinode.node.v1.ListVolumesResponse.volumes:type_name -> crinode.node.v1.Volume
-	19, // 5: crinode.node.v1.Volume.labels:type_name -> crinode.node.v1.Volume.LabelsEntry
-	16, // 6: crinode.node.v1.DiskUsageResponse.Kind.items:type_name -> crinode.node.v1.DiskUsageResponse.Item
-	0,  // 7: crinode.node.v1.System.Info:input_type -> crinode.node.v1.InfoRequest
-	2,  // 8: crinode.node.v1.System.DiskUsage:input_type -> crinode.node.v1.DiskUsageRequest
-	4,  // 9: crinode.node.v1.System.Prune:input_type -> crinode.node.v1.PruneRequest
-	6,  // 10: crinode.node.v1.System.Why:input_type -> crinode.node.v1.WhyRequest
-	8,  // 11: crinode.node.v1.System.CreateVolume:input_type -> crinode.node.v1.CreateVolumeRequest
-	10, // 12: crinode.node.v1.System.ListVolumes:input_type -> crinode.node.v1.ListVolumesRequest
-	12, // 13: crinode.node.v1.System.RemoveVolume:input_type -> crinode.node.v1.RemoveVolumeRequest
-	1,  // 14: crinode.node.v1.System.Info:output_type -> crinode.node.v1.InfoResponse
-	3,  // 15: crinode.node.v1.System.DiskUsage:output_type -> crinode.node.v1.DiskUsageResponse
-	5,  // 16: crinode.node.v1.System.Prune:output_type -> crinode.node.v1.PruneResponse
-	7,  // 17: crinode.node.v1.System.Why:output_type -> crinode.node.v1.WhyResponse
-	9,  // 18: crinode.node.v1.System.CreateVolume:output_type -> crinode.node.v1.CreateVolumeResponse
-	11, // 19: crinode.node.v1.System.ListVolumes:output_type -> crinode.node.v1.ListVolumesResponse
-	13, // 20: crinode.node.v1.System.RemoveVolume:output_type -> crinode.node.v1.RemoveVolumeResponse
-	14, // [14:21] is the sub-list for method output_type
-	7,  // [7:14] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	16, // 0: crinode.node.v1.DiskUsageResponse.kinds:type_name -> crinode.node.v1.DiskUsageResponse.Kind
+	18, // 1: crinode.node.v1.WhyResponse.lines:type_name -> crinode.node.v1.WhyResponse.Line
+	19, // 2: crinode.node.v1.CreateVolumeRequest.labels:type_name -> crinode.node.v1.CreateVolumeRequest.LabelsEntry
+	9,  // 3: crinode.node.v1.CreateVolumeRequest.files:type_name -> crinode.node.v1.VolumeFile
+	15, // 4: crinode.node.v1.CreateVolumeResponse.volume:type_name -> crinode.node.v1.Volume
+	15, // 5: crinode.node.v1.ListVolumesResponse.volumes:type_name -> crinode.node.v1.Volume
+	20, // 6: crinode.node.v1.Volume.labels:type_name -> crinode.node.v1.Volume.LabelsEntry
+	17, // 7: crinode.node.v1.DiskUsageResponse.Kind.items:type_name -> crinode.node.v1.DiskUsageResponse.Item
+	0,  // 8: crinode.node.v1.System.Info:input_type -> crinode.node.v1.InfoRequest
+	2,  // 9: crinode.node.v1.System.DiskUsage:input_type -> crinode.node.v1.DiskUsageRequest
+	4,  // 10: crinode.node.v1.System.Prune:input_type -> crinode.node.v1.PruneRequest
+	6,  // 11: crinode.node.v1.System.Why:input_type -> crinode.node.v1.WhyRequest
+	8,  // 12: crinode.node.v1.System.CreateVolume:input_type -> crinode.node.v1.CreateVolumeRequest
+	11, // 13: crinode.node.v1.System.ListVolumes:input_type -> crinode.node.v1.ListVolumesRequest
+	13, // 14: crinode.node.v1.System.RemoveVolume:input_type -> crinode.node.v1.RemoveVolumeRequest
+	1,  // 15: crinode.node.v1.System.Info:output_type -> crinode.node.v1.InfoResponse
+	3,  // 16: crinode.node.v1.System.DiskUsage:output_type -> crinode.node.v1.DiskUsageResponse
+	5,  // 17: crinode.node.v1.System.Prune:output_type -> crinode.node.v1.PruneResponse
+	7,  // 18: crinode.node.v1.System.Why:output_type -> crinode.node.v1.WhyResponse
+	10, // 19: crinode.node.v1.System.CreateVolume:output_type -> crinode.node.v1.CreateVolumeResponse
+	12, // 20: crinode.node.v1.System.ListVolumes:output_type -> crinode.node.v1.ListVolumesResponse
+	14, // 21: crinode.node.v1.System.RemoveVolume:output_type -> crinode.node.v1.RemoveVolumeResponse
+	15, // [15:22] is the sub-list for method output_type
+	8,  // [8:15] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_pkg_node_nodev1_system_proto_init() }
@@ -1220,7 +1317,7 @@ func file_pkg_node_nodev1_system_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pkg_node_nodev1_system_proto_rawDesc), len(file_pkg_node_nodev1_system_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -96,7 +96,11 @@ func IsNewName(name string) bool {
 // Create makes a volume, which is empty and belongs to root. One of the name
 // that is there already is returned as it is, and made says false. The caller
 // has checked the name.
-func (s *Store) Create(v Volume) (_ Volume, made bool, err error) {
+func (s *Store) Create(v Volume) (_ Volume, made bool, err error) { return s.CreateFilled(v, nil) }
+
+// CreateFilled is Create for a volume that has something in it from the start:
+// fill is called with its directory, and where it fails there is no volume.
+func (s *Store) CreateFilled(v Volume, fill func(dir string) error) (_ Volume, made bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if had, ok := s.byID[v.Name]; ok {
@@ -108,6 +112,9 @@ func (s *Store) Create(v Volume) (_ Volume, made bool, err error) {
 	}
 	v.CreatedAt = time.Now()
 	err = errors.Join(os.MkdirAll(s.Path(v.Name), 0o755), os.Chmod(s.Path(v.Name), 0o755)) //nolint:gosec // containers' users read it
+	if err == nil && fill != nil {
+		err = fill(s.Path(v.Name))
+	}
 	if err == nil {
 		err = linux.SaveRecord(s.record(v.Name), v, linux.SurviveProcess)
 	}
