@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -124,10 +125,11 @@ func (s *Server) inspectConfig(t target, st *runtime.Status, config *runtimeapi.
 		Env: []string{}, Cmd: config.GetArgs(), Entrypoint: config.GetCommand(),
 		ExposedPorts: map[string]struct{}{}, Volumes: map[string]struct{}{},
 	}
-	cleared := false
+	cleared, user := false, askedUser(config.GetLinux().GetSecurityContext())
 	if t.e != nil {
 		r := t.e.record()
 		request := r.request()
+		user = cmp.Or(request.GetUser(), user)
 		cleared = request.GetEntrypointCleared()
 		out.Healthcheck, out.StopTimeout = r.Health, r.StopTimeout
 		for _, v := range r.Volumes {
@@ -157,7 +159,7 @@ func (s *Server) inspectConfig(t target, st *runtime.Status, config *runtimeapi.
 	for _, p := range m.GetPorts() {
 		out.ExposedPorts[portName(p)] = struct{}{}
 	}
-	if user := askedUser(config.GetLinux().GetSecurityContext()); user != "" {
+	if user != "" {
 		out.User = user
 	}
 	return out
@@ -221,6 +223,7 @@ func inspectHost(t target, st *runtime.Status, config *runtimeapi.ContainerConfi
 	}
 	r := t.e.record()
 	request := r.request()
+	out.GroupAdd = request.GetGroupAdd()
 	out.AutoRemove, out.ShmSize, out.ExtraHosts = r.AutoRemove, request.GetShmSize(), request.GetExtraHosts()
 	out.RestartPolicy = policyInspection{Name: string(r.Restart.Name), MaximumRetryCount: int(r.Restart.Maximum)}
 	if request.GetInit() {

@@ -94,6 +94,7 @@ type hostInspection struct {
 	DNSOptions     []string `json:"DnsOptions"`
 	DNSSearch      []string `json:"DnsSearch"`
 	ExtraHosts     []string
+	GroupAdd       []string
 	IpcMode        string
 	PidMode        string
 	Privileged     bool

@@ -8,7 +8,10 @@
 //	env.go        variables, from ConfigMaps and Secrets too
 //	volumes.go    volumes and the files of ConfigMaps and Secrets
 //	play.go       the verb that makes and starts them, or takes them down
-//	generate.go   the way back
+//	down.go       how they are taken down
+//	generate.go   the way back: which containers, and what makes objects of them
+//	describe.go   a container -> what is in a Pod
+//	validate.go   what can be said of a Pod alone
 //
 // The containers of a Pod are in one pod here as well: the first makes it, the
 // others join it. What a kubelet would do later (probes, rollouts, rescheduling)

@@ -1,12 +1,10 @@
 package kube
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,20 +33,30 @@ type inspection struct {
 		Tty, OpenStdin                    bool
 		Env, Cmd, Entrypoint              []string
 		Labels                            map[string]string
+		StopTimeout                       *int64
+		Healthcheck                       *healthcheck
 	}
 	HostConfig struct {
-		NetworkMode                string
-		PortBindings               map[string][]struct{ HostIP, HostPort string }
-		RestartPolicy              struct{ Name string }
-		CapAdd, CapDrop            []string
-		Privileged, ReadonlyRootfs bool
-		Memory, NanoCpus           int64
-		Tmpfs                      map[string]string
+		NetworkMode, PidMode, IpcMode string
+		ExtraHosts, GroupAdd          []string
+		PortBindings                  map[string][]struct{ HostIP, HostPort string }
+		RestartPolicy                 struct{ Name string }
+		CapAdd, CapDrop               []string
+		Privileged, ReadonlyRootfs    bool
+		Memory, NanoCpus              int64
+		Tmpfs                         map[string]string
 	}
 	Mounts []struct {
 		Type, Name, Source, Destination string
 		RW                              bool
 	}
+}
+
+// healthcheck as docker writes it, with times in nanoseconds.
+type healthcheck struct {
+	Test                           []string
+	Interval, Timeout, StartPeriod int64
+	Retries                        int32
 }
 
 // The label that tells which service of a Compose file a container is of.
@@ -266,120 +274,6 @@ func serviceOf(name string, labels map[string]string, pod *corev1.Pod) *corev1.S
 				Protocol: p.Protocol, Port: p.ContainerPort, TargetPort: intstr.FromInt32(p.ContainerPort),
 			})
 		}
-	}
-	return s
-}
-
-// podOf is a Pod of the containers of one group.
-func podOf(group group) *corev1.Pod {
-	pod := &corev1.Pod{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
-		ObjectMeta: metav1.ObjectMeta{Name: group.name, Labels: map[string]string{"app": group.name}},
-		Spec:       corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever},
-	}
-	for _, i := range group.containers {
-		if i.HostConfig.NetworkMode == "host" {
-			pod.Spec.HostNetwork = true
-		}
-		switch i.HostConfig.RestartPolicy.Name {
-		case "always", "unless-stopped":
-			pod.Spec.RestartPolicy = corev1.RestartPolicyAlways
-		case "on-failure":
-			pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
-		}
-		pod.Spec.Containers = append(pod.Spec.Containers, containerOf(pod, i))
-	}
-	return pod
-}
-
-// containerOf is one container, and adds its volumes to the pod.
-func containerOf(pod *corev1.Pod, i *inspection) corev1.Container {
-	name := cmp.Or(i.Config.Labels[labelContainer], i.Config.Labels[composeService], i.Name)
-	c := corev1.Container{
-		Name: objectName(name), Image: i.Config.Image, Command: i.Config.Entrypoint, Args: i.Config.Cmd,
-		WorkingDir: i.Config.WorkingDir, TTY: i.Config.Tty, Stdin: i.Config.OpenStdin,
-	}
-	for _, e := range i.Config.Env {
-		name, value, _ := strings.Cut(e, "=")
-		if name != "PATH" && name != "HOSTNAME" && name != "TERM" && name != "HOME" {
-			c.Env = append(c.Env, corev1.EnvVar{Name: name, Value: value})
-		}
-	}
-	c.Ports = portsOf(i)
-	c.SecurityContext = securityOf(i)
-	if i.HostConfig.Memory > 0 || i.HostConfig.NanoCpus > 0 {
-		c.Resources.Limits = corev1.ResourceList{}
-		if i.HostConfig.Memory > 0 {
-			c.Resources.Limits[corev1.ResourceMemory] = *resource.NewQuantity(i.HostConfig.Memory, resource.BinarySI)
-		}
-		if i.HostConfig.NanoCpus > 0 {
-			c.Resources.Limits[corev1.ResourceCPU] = *resource.NewMilliQuantity(i.HostConfig.NanoCpus/1e6, resource.DecimalSI)
-		}
-	}
-	for at, m := range i.Mounts {
-		v := corev1.Volume{Name: objectName(fmt.Sprintf("%s-%d", c.Name, at))}
-		switch m.Type {
-		case "bind":
-			v.HostPath = &corev1.HostPathVolumeSource{Path: m.Source}
-		case "volume":
-			v.PersistentVolumeClaim = &corev1.PersistentVolumeClaimVolumeSource{ClaimName: objectName(m.Name)}
-		case "tmpfs":
-			v.EmptyDir = &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}
-		default:
-			continue
-		}
-		pod.Spec.Volumes = append(pod.Spec.Volumes, v)
-		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: v.Name, MountPath: path.Clean(m.Destination), ReadOnly: m.Type != "tmpfs" && !m.RW})
-	}
-	return c
-}
-
-func portsOf(i *inspection) []corev1.ContainerPort {
-	var ports []corev1.ContainerPort
-	for _, key := range slices.Sorted(maps.Keys(i.HostConfig.PortBindings)) {
-		number, protocol, _ := strings.Cut(key, "/")
-		port, err := strconv.ParseInt(number, 10, 32)
-		if err != nil {
-			continue
-		}
-		p := corev1.ContainerPort{ContainerPort: int32(port), Protocol: corev1.Protocol(strings.ToUpper(cmp.Or(protocol, "tcp")))}
-		for _, binding := range i.HostConfig.PortBindings[key] {
-			if host, err := strconv.ParseInt(binding.HostPort, 10, 32); err == nil {
-				p.HostPort, p.HostIP = int32(host), binding.HostIP
-			}
-		}
-		ports = append(ports, p)
-	}
-	return ports
-}
-
-func securityOf(i *inspection) *corev1.SecurityContext {
-	s := &corev1.SecurityContext{}
-	user, group, _ := strings.Cut(i.Config.User, ":")
-	if id, err := strconv.ParseInt(user, 10, 64); err == nil {
-		s.RunAsUser = &id
-	}
-	if id, err := strconv.ParseInt(group, 10, 64); err == nil {
-		s.RunAsGroup = &id
-	}
-	yes := true
-	if i.HostConfig.Privileged {
-		s.Privileged = &yes
-	}
-	if i.HostConfig.ReadonlyRootfs {
-		s.ReadOnlyRootFilesystem = &yes
-	}
-	if len(i.HostConfig.CapAdd)+len(i.HostConfig.CapDrop) > 0 {
-		s.Capabilities = &corev1.Capabilities{}
-		for _, name := range i.HostConfig.CapAdd {
-			s.Capabilities.Add = append(s.Capabilities.Add, corev1.Capability(strings.TrimPrefix(name, "CAP_")))
-		}
-		for _, name := range i.HostConfig.CapDrop {
-			s.Capabilities.Drop = append(s.Capabilities.Drop, corev1.Capability(strings.TrimPrefix(name, "CAP_")))
-		}
-	}
-	if *s == (corev1.SecurityContext{}) {
-		return nil
 	}
 	return s
 }

@@ -112,7 +112,7 @@ func TestPlan(t *testing.T) {
 		{web.GetContainer().GetLinux().GetSecurityContext().GetReadonlyRootfs(), true},
 		{web.GetContainer().GetLinux().GetSecurityContext().GetNamespaceOptions() == nil, true},
 		{first.GetPod().GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid(), runtimeapi.NamespaceMode_POD},
-		{strings.Join(web.GetHealthcheck().GetTest(), " "), `CMD-SHELL 'test' '-e' '/it'\''s'`},
+		{strings.Join(web.GetHealthcheck().GetTest(), " "), `CMD test -e /it's`},
 		{helper.GetVolumes()[0].GetName(), "shop-scratch"},
 		{web.GetVolumes()[2].GetName(), "shop-data"},
 		{web.GetVolumes()[2].GetReadonly(), true},

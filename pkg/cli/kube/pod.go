@@ -103,6 +103,9 @@ func (all *objects) planContainer(p *plan, pod *corev1.Pod, c *corev1.Container,
 	if err != nil {
 		return err
 	}
+	if probe := c.LivenessProbe; probe != nil && probe.Exec != nil {
+		r.Healthcheck.Test = append([]string{"CMD"}, expandAll(probe.Exec.Command, values)...) // without a shell
+	}
 	r.Container.Command = expandAll(c.Command, values)
 	r.Container.Linux.SecurityContext.NamespaceOptions = nil // the pod's
 	if len(p.steps) == 0 {
@@ -253,12 +256,3 @@ func publish(pod *corev1.Pod, r *nodev1.CreateRequest) {
 }
 
 func seconds(n int32) time.Duration { return time.Duration(n) * time.Second }
-
-// shellJoin makes one command line of arguments.
-func shellJoin(args []string) string {
-	quoted := make([]string, len(args))
-	for i, a := range args {
-		quoted[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
-	}
-	return strings.Join(quoted, " ")
-}

@@ -73,6 +73,9 @@ func parse(text []byte) (*objects, error) {
 		if len(bytes.TrimSpace(document)) == 0 {
 			continue
 		}
+		if plain, err := yaml.YAMLToJSON(document); err == nil && string(plain) == "null" {
+			continue // nothing but comments
+		}
 		if err := all.add(document); err != nil {
 			return nil, fmt.Errorf("document %d: %w", n, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -87,9 +88,7 @@ func limit(r corev1.ResourceRequirements, o *containers.Options) {
 	if memory, ok := r.Limits[corev1.ResourceMemory]; ok {
 		o.Memory = strconv.FormatInt(memory.Value(), 10)
 	}
-	if memory, ok := r.Requests[corev1.ResourceMemory]; ok {
-		o.MemoryReservation = strconv.FormatInt(memory.Value(), 10)
-	}
+	// A request of memory is for the scheduler of a cluster.
 }
 
 // check fills in a health check for a liveness probe that runs a command, and says
@@ -116,7 +115,7 @@ func check(c *corev1.Container, o *containers.Options) (left []string, err error
 			return nil, fmt.Errorf("livenessProbe.%s: %d is less than 0", field, n)
 		}
 	}
-	o.Health.Command = shellJoin(probe.Exec.Command)
+	o.Health.Command = strings.Join(probe.Exec.Command, " ") // see planContainer
 	// What is left out is what Kubernetes takes it for.
 	o.Health.Interval = seconds(cmp.Or(probe.PeriodSeconds, 10))
 	o.Health.Timeout = seconds(cmp.Or(probe.TimeoutSeconds, 1))

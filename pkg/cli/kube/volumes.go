@@ -61,6 +61,9 @@ func (all *objects) mounts(pod *corev1.Pod, c *corev1.Container, r *nodev1.Creat
 }
 
 func (all *objects) mount(pod *corev1.Pod, v corev1.Volume, m corev1.VolumeMount, r *nodev1.CreateRequest) ([]inject.File, error) {
+	if m.SubPath != "" && (v.EmptyDir != nil || v.PersistentVolumeClaim != nil) {
+		return nil, errors.New("subPath: a part of it cannot be mounted here")
+	}
 	switch {
 	case v.HostPath != nil:
 		bind, err := hostPath(v.HostPath, m)
@@ -68,7 +71,7 @@ func (all *objects) mount(pod *corev1.Pod, v corev1.Volume, m corev1.VolumeMount
 			return nil, err
 		}
 		r.Container.Mounts = append(r.Container.Mounts, bind)
-	case v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory && len(pod.Spec.Containers) == 1 && m.SubPath == "":
+	case v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory && len(pod.Spec.Containers)+len(pod.Spec.InitContainers) == 1:
 		tmpfs := &nodev1.Tmpfs{Path: m.MountPath, Options: []string{"mode=1777"}}
 		if size := v.EmptyDir.SizeLimit; size != nil {
 			tmpfs.Options = append(tmpfs.Options, fmt.Sprintf("size=%d", size.Value()))
