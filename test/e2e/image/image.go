@@ -156,7 +156,7 @@ func Compile(ctx context.Context, folder, target string) error {
 	return nil
 }
 
-// SourceDir is the folder test/e2e of this module, found from the working
+// SourceDir is the folder test/e2e of this repository, found from the working
 // directory upwards.
 func SourceDir() (string, error) {
 	dir, err := os.Getwd()
@@ -164,11 +164,13 @@ func SourceDir() (string, error) {
 		return "", err
 	}
 	for ; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return filepath.Join(dir, "test", "e2e"), nil
+		source := filepath.Join(dir, "test", "e2e")
+		_, err := os.Stat(filepath.Join(dir, "go.mod"))
+		if _, below := os.Stat(source); err == nil && below == nil {
+			return source, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", errors.New("no go.mod above the working directory")
+			return "", errors.New("no go.mod with test/e2e above the working directory")
 		}
 	}
 }

@@ -31,6 +31,11 @@ type Options struct {
 	Env []string
 	// LogLevel of the daemon; 0 means 4, each request.
 	LogLevel int
+	// CgroupParent is one for the node's cgroups; "" makes one up.
+	CgroupParent string
+	// Kept leaves the node to a later program of tests (Attach), and nobody
+	// purges it when this one ends.
+	Kept bool
 	// StartLimit bounds the time until the daemon answers; 0 means 20 s.
 	StartLimit time.Duration
 }
@@ -46,17 +51,20 @@ func (n *Node) layout(dir string, o Options) {
 	n.holdDir = filepath.Join(dir, "gate", "hold")
 	n.bootID = filepath.Join(dir, "boot_id")
 	// Another run at the same time must not share it; 15 bytes at most.
-	n.Bridge = fmt.Sprintf("e2e%d-%d", o.Number, os.Getpid())
+	n.Bridge = fmt.Sprintf("e2e%d-%d", o.Number, n.seed)
 	n.CgroupParent = fmt.Sprintf("/e2e-%d-%s", o.Number, filepath.Base(dir))
 	if Systemd() {
 		// A slice without "-" in its name is at the top of the tree.
 		n.CgroupParent = fmt.Sprintf("/e2e%d%s.slice", o.Number, filepath.Base(dir))
 	}
+	if o.CgroupParent != "" {
+		n.CgroupParent = o.CgroupParent
+	}
 	n.network = "net-" + filepath.Base(dir)
 	n.Subnets = []netip.Prefix{
 		// What another run left behind must not look like ours.
-		netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/22", 151+o.Number, os.Getpid()%64*4)),
-		netip.MustParsePrefix(fmt.Sprintf("fd00:e2e:%x:%x::/64", o.Number+1, os.Getpid()%0x10000)),
+		netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/22", 151+o.Number, n.seed%64*4)),
+		netip.MustParsePrefix(fmt.Sprintf("fd00:e2e:%x:%x::/64", o.Number+1, n.seed%0x10000)),
 	}
 }
 

@@ -41,6 +41,7 @@ type Node struct {
 	Watch *invariant.Watch
 
 	options                           Options
+	seed                              int // tells this run from others; a process id
 	socket, leaseDir, holdDir, bootID string
 	network                           string // name of the CNI network
 	conn                              *grpc.ClientConn
@@ -63,12 +64,15 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at the host: %w", err)
 	}
-	n := &Node{options: o}
+	n := &Node{options: o, seed: os.Getpid()}
 	n.layout(dir, o)
 	if err := n.write(); err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare node: %w", err), os.RemoveAll(dir))
 	}
-	if err := errors.Join(n.startSweeper(), n.Restart(ctx)); err != nil {
+	if !o.Kept {
+		err = n.startSweeper()
+	}
+	if err := errors.Join(err, n.Restart(ctx)); err != nil {
 		return nil, errors.Join(err, n.Purge(context.WithoutCancel(ctx)))
 	}
 	if n.Watch, err = invariant.NewWatch(host, n.InvariantConfig()); err != nil {
@@ -111,6 +115,9 @@ func (n *Node) Launch() error {
 		_ = cmd.Wait() // how it ended is in its log
 		close(exited)
 	}(n.daemon, n.exited)
+	if n.options.Kept {
+		return n.note()
+	}
 	return nil
 }
 

@@ -38,22 +38,25 @@ type Registry struct {
 }
 
 // Start runs a registry on free loopback ports. The caller must Close it.
-func Start() (*Registry, error) {
+func Start() (*Registry, error) { return StartAt("127.0.0.1:0") }
+
+// StartAt is Start with the address that the node pulls from.
+func StartAt(address string) (*Registry, error) {
 	r := &Registry{store: ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))}
 	var err error
-	if r.addr, err = r.serve(http.HandlerFunc(r.handle)); err != nil {
+	if r.addr, err = r.serve(address, http.HandlerFunc(r.handle)); err != nil {
 		return nil, err
 	}
-	if r.pushAddr, err = r.serve(r.store); err != nil {
+	if r.pushAddr, err = r.serve("127.0.0.1:0", r.store); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
 }
 
-func (r *Registry) serve(h http.Handler) (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func (r *Registry) serve(address string, h http.Handler) (string, error) {
+	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return "", fmt.Errorf("listen on loopback: %w", err)
+		return "", fmt.Errorf("listen on %s: %w", address, err)
 	}
 	s := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)}
 	r.servers = append(r.servers, s)

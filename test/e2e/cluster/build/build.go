@@ -1,0 +1,141 @@
+package build
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cri-node/cri-node/test/e2e/image"
+)
+
+// DirVariable names the environment variable with the folder of the programs.
+const DirVariable = "CRI_NODE_KUBERNETES_DIR"
+
+// The programs there are.
+const (
+	Kubelet           = "kubelet"
+	APIServer         = "kube-apiserver"
+	ControllerManager = "kube-controller-manager"
+	Scheduler         = "kube-scheduler"
+	Proxy             = "kube-proxy"
+	Kubectl           = "kubectl"
+	Etcd              = "etcd"
+	CoreDNS           = "coredns"
+	Agnhost           = "agnhost"
+)
+
+// packages are where the programs come from.
+var packages = map[string]string{
+	Kubelet:           "k8s.io/kubernetes/cmd/kubelet",
+	APIServer:         "k8s.io/kubernetes/cmd/kube-apiserver",
+	ControllerManager: "k8s.io/kubernetes/cmd/kube-controller-manager",
+	Scheduler:         "k8s.io/kubernetes/cmd/kube-scheduler",
+	Proxy:             "k8s.io/kubernetes/cmd/kube-proxy",
+	Kubectl:           "k8s.io/kubernetes/cmd/kubectl",
+	Etcd:              "go.etcd.io/etcd/server/v3",
+	CoreDNS:           "github.com/coredns/coredns",
+	Agnhost:           "k8s.io/kubernetes/test/images/agnhost",
+}
+
+// All are the programs of a whole cluster.
+func All() []string {
+	return []string{Kubelet, APIServer, ControllerManager, Scheduler, Proxy, Kubectl, Etcd, CoreDNS, Agnhost}
+}
+
+// Programs are built programs.
+type Programs struct {
+	// Dir is their folder.
+	Dir string
+	// Version is that of Kubernetes, such as "v1.37.2".
+	Version string
+}
+
+// Path is the file of a program.
+func (p Programs) Path(name string) string { return filepath.Join(p.Dir, name) }
+
+// Build makes those of the named programs that are not there yet.
+func Build(ctx context.Context, names ...string) (Programs, error) {
+	source, err := image.SourceDir()
+	if err != nil {
+		return Programs{}, err
+	}
+	p := Programs{Dir: os.Getenv(DirVariable)}
+	if p.Dir == "" {
+		p.Dir = filepath.Join(filepath.Dir(filepath.Dir(source)), "bin", "kubernetes")
+	}
+	module := filepath.Join(source, "cluster", "programs")
+	required, err := os.ReadFile(filepath.Join(module, "go.mod"))
+	if err != nil {
+		return Programs{}, err
+	}
+	found := regexp.MustCompile(`(?m)^\s*k8s\.io/kubernetes (v\S+)`).FindSubmatch(required)
+	if found == nil {
+		return Programs{}, fmt.Errorf("%s/go.mod requires no k8s.io/kubernetes", module)
+	}
+	p.Version = string(found[1])
+	if err := os.MkdirAll(p.Dir, 0o755); err != nil {
+		return Programs{}, err
+	}
+	lock, err := os.Create(filepath.Join(p.Dir, ".lock"))
+	if err != nil {
+		return Programs{}, err
+	}
+	defer lock.Close() // and with it the lock
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return Programs{}, fmt.Errorf("lock %s: %w", p.Dir, err)
+	}
+	version, err := exec.CommandContext(ctx, "go", "env", "GOVERSION").Output()
+	if err != nil {
+		return Programs{}, fmt.Errorf("ask for the version of go: %w", err)
+	}
+	for _, name := range names {
+		flags := p.flags(name)
+		sum := sha256.Sum256([]byte(string(required) + string(version) + strings.Join(flags, " ")))
+		if err := p.build(ctx, module, name, flags, fmt.Sprintf("%x\n", sum)); err != nil {
+			return Programs{}, fmt.Errorf("build %s: %w", name, err)
+		}
+	}
+	return p, nil
+}
+
+// build makes one program unless its stamp says that it is there.
+func (p Programs) build(ctx context.Context, module, name string, flags []string, want string) error {
+	stamp := filepath.Join(p.Dir, "."+name+".stamp")
+	if have, err := os.ReadFile(stamp); err == nil && string(have) == want {
+		if _, err := os.Stat(p.Path(name)); err == nil {
+			return nil
+		}
+	}
+	if err := os.Remove(stamp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	fmt.Printf("building %s, which takes minutes the first time\n", name)
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", p.Path(name)}, append(flags, packages[name])...)...)
+	cmd.Dir = module
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return os.WriteFile(stamp, []byte(want), 0o644)
+}
+
+// flags are those that go build needs for a program.
+func (p Programs) flags(name string) []string {
+	link := "-s -w"
+	if strings.HasPrefix(packages[name], "k8s.io/kubernetes/cmd/") {
+		parts := strings.Split(strings.TrimPrefix(p.Version, "v"), ".")
+		for _, where := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
+			link += fmt.Sprintf(" -X %s.gitVersion=%s -X %s.gitMajor=%s -X %s.gitMinor=%s",
+				where, p.Version, where, parts[0], where, parts[1])
+		}
+	}
+	return []string{"-trimpath", "-buildvcs=false", "-ldflags=" + link}
+}

@@ -1,0 +1,11 @@
+package cage
+
+import (
+	"os"
+	"testing"
+)
+
+func TestMain(m *testing.M) {
+	Serve()
+	os.Exit(m.Run())
+}

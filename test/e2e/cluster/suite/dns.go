@@ -1,0 +1,26 @@
+package suite
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"strings"
+
+	"github.com/cri-node/cri-node/test/e2e/cluster/plane"
+)
+
+//go:embed coredns.yaml
+var coreDNS string
+
+// startDNS makes the cluster's name server and waits until it answers.
+func (c *Cluster) startDNS(ctx context.Context) error {
+	manifest := strings.NewReplacer("$image", c.Images.CoreDNS, "$address", plane.DNS, "$domain", plane.Domain).Replace(coreDNS)
+	if _, err := c.Kubectl.Feed(ctx, manifest, "apply", "-f", "-"); err != nil {
+		return err
+	}
+	if _, err := c.Kubectl.Run(ctx, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=90s"); err != nil {
+		state, _ := c.Kubectl.Run(ctx, "-n", "kube-system", "describe", "pods")
+		return fmt.Errorf("start the name server: %w\n%s", err, state)
+	}
+	return nil
+}
