@@ -7,16 +7,27 @@ import (
 
 	"github.com/cri-node/cri-node/cmd/cri-node/config"
 	"github.com/cri-node/cri-node/cmd/cri-node/early"
+	"github.com/cri-node/cri-node/pkg/cli"
 )
 
 func versionCommand() *cobra.Command {
-	return &cobra.Command{
+	var format string
+	cmd := &cobra.Command{
 		Use:          "version",
 		Short:        "Print the version",
+		Long:         "Print the version of this program; a template can also name that of the daemon, .Server.Version.",
+		Example:      "  cri-node version\n  cri-node version --format '{{.Client.Version}} {{.Server.Version}}'",
 		Args:         cobra.NoArgs,
 		SilenceUsage: true,
-		RunE:         func(cmd *cobra.Command, _ []string) error { return early.WriteVersion(cmd.OutOrStdout()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if format != "" {
+				return cli.WriteVersions(cmd, format, early.Version)
+			}
+			return early.WriteVersion(cmd.OutOrStdout())
+		},
 	}
+	cmd.Flags().StringVarP(&format, "format", "f", "", "print with a Go `template`, or json")
+	return cmd
 }
 
 func configCommand() *cobra.Command {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -54,14 +55,20 @@ func exit(err error) {
 }
 
 func rootCommand() *cobra.Command {
-	root := serveCommand()
-	root.Use = "cri-node"
-	root.Short = "cri-node runs containers, those of a Kubernetes node and those of people"
-	root.Long = "cri-node serves the Container Runtime Interface to kubelet and crictl: it pulls images,\n" +
-		"runs pods and their containers, and keeps their logs. Without a command it does what serve does.\n" +
-		"The other commands are for people, and work as docker's do."
-	root.Example = "  cri-node run -it --rm ubuntu\n  cri-node ps -a\n  cri-node logs -f web"
-	root.SilenceErrors = true // main prints them
+	root := &cobra.Command{
+		Use:   "cri-node COMMAND",
+		Short: "cri-node runs containers, those of a Kubernetes node and those of people",
+		Long: "cri-node serves the Container Runtime Interface to kubelet and crictl: it pulls images,\n" +
+			"runs pods and their containers, and keeps their logs. `cri-node serve` is the daemon; the\n" +
+			"other commands are for people, talk to it, and work as docker's do.",
+		Example:       "  cri-node run -it --rm ubuntu\n  cri-node ps -a\n  cri-node logs -f web",
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors: true, // main prints them
+	}
+	var version strings.Builder
+	_ = early.WriteVersion(&version) // to memory
+	root.Version = version.String()
+	root.SetVersionTemplate("{{.Version}}")
 	root.AddCommand(serveCommand(), configCommand(), versionCommand())
 	cli.AddCommands(root)
 	return root

@@ -27,6 +27,14 @@ func run(t *testing.T, args ...string) (string, error) {
 	return out.String(), err
 }
 
+// TestHelpWithoutCommand: a person who types the name alone does not become the
+// owner of a daemon.
+func TestHelpWithoutCommand(t *testing.T) {
+	if out, err := run(t); err != nil || !strings.Contains(out, "cri-node run -it") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 func TestConfigCommands(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config.toml")
 	if err := os.WriteFile(file, []byte("root = '/srv/cri-node'\n[log]\nlevel = 3\n"), 0o600); err != nil {

@@ -29,6 +29,7 @@ import (
 
 	"github.com/cri-node/cri-node/pkg/cli/build"
 	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/cli/complete"
 	"github.com/cri-node/cri-node/pkg/cli/compose"
 	"github.com/cri-node/cri-node/pkg/cli/containers"
 	"github.com/cri-node/cri-node/pkg/cli/images"
@@ -70,8 +71,8 @@ func AddCommands(root *cobra.Command) {
 	add(root, groupSeveral, compose.Command(flags, compose.Tools{Build: buildVerb(flags), Pull: pullImage}))
 	add(root, groupSeveral, kube.PlayCommand(flags, pullImage), kube.GenerateCommand(flags))
 	add(root, groupNode, system.Commands(flags)...)
+	add(root, groupNode, complete.ScriptCommand())
 	root.AddCommand(manual.Command())
-	root.SetCompletionCommandGroupID(groupNode)
 	root.SetHelpCommandGroupID(groupNode)
 	finish(root)
 }
@@ -90,6 +91,9 @@ func finish(root *cobra.Command) {
 	root.TraverseChildren = true // flags of `compose` come before its verb
 	root.Args = noSuchVerb
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if refused, ok := errors.AsType[containers.RefusedFlagError](err); ok {
+			err = refused // without the flag's value, which is not what is wrong
+		}
 		return &client.ExitError{Code: exitUsage, Err: fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())}
 	})
 	var visit func(*cobra.Command)

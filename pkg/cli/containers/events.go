@@ -19,7 +19,8 @@ import (
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
-func eventsCommand(flags *client.Flags) *cobra.Command {
+// EventsCommand is `cri-node events`.
+func EventsCommand(flags *client.Flags) *cobra.Command {
 	var since, until, format string
 	var filter []string
 	cmd := &cobra.Command{

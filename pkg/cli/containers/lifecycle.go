@@ -231,17 +231,13 @@ func updateCommand(flags *client.Flags) *cobra.Command {
 		ValidArgsFunction: complete.Any(flags, 0),
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.CPUs, "cpus", "", "how many CPUs, such as `1.5`")
-	f.Int64VarP(&o.CPUShares, "cpu-shares", "c", 0, "relative `weight` when CPUs are scarce")
-	f.Int64Var(&o.CPUPeriod, "cpu-period", 0, "CFS period in `microseconds`")
-	f.Int64Var(&o.CPUQuota, "cpu-quota", 0, "CFS quota in `microseconds` of each period")
-	f.StringVar(&o.CpusetCPUs, "cpuset-cpus", "", "CPUs it may run on, such as `0-2,4`")
-	f.StringVar(&o.CpusetMems, "cpuset-mems", "", "memory nodes it may use, such as `0,1`")
-	f.StringVarP(&o.Memory, "memory", "m", "", "memory `limit`, such as 512m")
-	f.StringVar(&o.MemorySwap, "memory-swap", "", "`limit` of memory and swap together; -1 for none")
-	f.StringVar(&o.MemoryReservation, "memory-reservation", "", "memory it keeps under pressure, in `bytes` (cgroup v2)")
+	o.addLimitFlags(f)
 	f.StringVar(&o.Restart, "restart", "", "`policy` when it exits: no, on-failure[:N], always, unless-stopped")
 	addForce(cmd, &force)
+	refuse(f, "pids-limit", "cannot be changed: it is an option of run and create")
+	for _, name := range []string{"blkio-weight", "cpu-rt-period", "cpu-rt-runtime"} {
+		refuse(f, name, refused()[name])
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if f.NFlag() == 0 {
 			return errors.New("you must provide one or more flags when using this command")

@@ -1,7 +1,6 @@
 package containers
 
 import (
-	"errors"
 	"os"
 	"strconv"
 	"time"
@@ -143,20 +142,25 @@ func (o *Options) addBasicFlags(f *pflag.FlagSet) {
 }
 
 func (o *Options) addResourceFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.CPUs, "cpus", "", "how many CPUs, such as `1.5`")
-	f.Int64VarP(&o.CPUShares, "cpu-shares", "c", 0, "relative `weight` when CPUs are scarce (1024 is normal)")
-	f.Int64Var(&o.CPUPeriod, "cpu-period", 0, "CFS period in `microseconds`")
-	f.Int64Var(&o.CPUQuota, "cpu-quota", 0, "CFS quota in `microseconds` of each period")
-	f.StringVar(&o.CpusetCPUs, "cpuset-cpus", "", "CPUs it may run on, such as `0-2,4`")
-	f.StringVar(&o.CpusetMems, "cpuset-mems", "", "memory nodes it may use, such as `0,1`")
-	f.StringVarP(&o.Memory, "memory", "m", "", "memory `limit`, such as 512m")
-	f.StringVar(&o.MemorySwap, "memory-swap", "", "`limit` of memory and swap together; -1 for none")
-	f.StringVar(&o.MemoryReservation, "memory-reservation", "", "memory it keeps under pressure, in `bytes` (cgroup v2)")
+	o.addLimitFlags(f)
 	f.Int64Var(&o.PidsLimit, "pids-limit", 0, "how many `processes`; -1 for no limit")
 	f.Int64Var(&o.OOMScoreAdj, "oom-score-adj", 0, "how much sooner (up to 1000) or later (-1000) it is killed when memory is out")
 	f.StringVar(&o.ShmSize, "shm-size", "", "`size` of /dev/shm, such as 64m")
 	f.StringArrayVar(&o.Ulimits, "ulimit", nil, "resource limit `NAME=SOFT[:HARD]`, such as nofile=1024:4096")
 	f.StringVar(&o.CgroupParent, "cgroup-parent", "", "`cgroup` that holds the container's")
+}
+
+// addLimitFlags adds the flags of limits that update can change.
+func (o *Options) addLimitFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.CPUs, "cpus", "", "how many CPUs, a `number` such as 1.5")
+	f.Int64VarP(&o.CPUShares, "cpu-shares", "c", 0, "relative `weight` when CPUs are scarce (1024 is normal)")
+	f.Int64Var(&o.CPUPeriod, "cpu-period", 0, "CFS period in `microseconds`")
+	f.Int64Var(&o.CPUQuota, "cpu-quota", 0, "CFS quota in `microseconds` of each period")
+	f.StringVar(&o.CpusetCPUs, "cpuset-cpus", "", "CPUs it may run on, a `list` such as 0-2,4")
+	f.StringVar(&o.CpusetMems, "cpuset-mems", "", "memory nodes it may use, a `list` such as 0,1")
+	f.StringVarP(&o.Memory, "memory", "m", "", "memory `limit`, such as 512m")
+	f.StringVar(&o.MemorySwap, "memory-swap", "", "`limit` of memory and swap together; -1 for none")
+	f.StringVar(&o.MemoryReservation, "memory-reservation", "", "memory it keeps under pressure, in `bytes` (cgroup v2)")
 }
 
 func (o *Options) addSecurityFlags(f *pflag.FlagSet) {
@@ -213,38 +217,3 @@ func (e *entrypointFlag) Set(s string) error {
 }
 
 func (e *entrypointFlag) Type() string { return "string" }
-
-// refused are flags of docker that mean nothing here, and what to do instead.
-func refused() map[string]string {
-	return map[string]string{
-		"link":               "--link is not supported: give both containers the same --network NAME, and they know each other by name",
-		"gpus":               "--gpus is not supported: --device VENDOR/CLASS=NAME gives a CDI device, such as --device nvidia.com/gpu=all",
-		"ip":                 "--ip is not supported: the network gives addresses",
-		"ip6":                "--ip6 is not supported: the network gives addresses",
-		"mac-address":        "--mac-address is not supported: the network gives addresses",
-		"volume-driver":      "--volume-driver is not supported: volumes are directories of this machine",
-		"storage-opt":        "--storage-opt is not supported",
-		"device-cgroup-rule": "--device-cgroup-rule is not supported: name the device with --device",
-		"blkio-weight":       "--blkio-weight is not supported",
-		"isolation":          "--isolation is for Windows",
-		"oom-kill-disable":   "--oom-kill-disable is not supported: cgroup v2 has no such thing",
-		"kernel-memory":      "--kernel-memory is not supported: the kernel has no such limit any more",
-		"cgroupns":           "--cgroupns is not supported: each container has its own",
-	}
-}
-
-// refusedFlag is a flag that explains why it is none.
-type refusedFlag string
-
-func (refusedFlag) String() string     { return "" }
-func (refusedFlag) Type() string       { return "string" }
-func (r refusedFlag) Set(string) error { return errors.New(string(r)) }
-
-// AddRefusedFlags adds the flags of docker that are refused with an explanation.
-func AddRefusedFlags(f *pflag.FlagSet) {
-	for name, why := range refused() {
-		flag := f.VarPF(refusedFlag(why), name, "", why)
-		flag.Hidden = true
-		flag.NoOptDefVal = " " // with or without a value
-	}
-}

@@ -58,7 +58,7 @@ func parseLine(line ...string) (*nodev1.CreateRequest, error) {
 	f.Usage = func() {}
 	f.SetInterspersed(false)
 	o.AddFlags(f)
-	AddRefusedFlags(f)
+	addRefusedFlags(f)
 	if err := f.Parse(line); err != nil {
 		return nil, err
 	}

@@ -37,8 +37,7 @@ func (o *runOptions) addFlags(cmd *cobra.Command, flags *client.Flags) {
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "do not show the progress of a pull")
 	// -h is the hostname here, as with docker.
 	f.BoolVar(&o.help, "help", false, "print this")
-	AddRefusedFlags(f)
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, err) })
+	addRefusedFlags(f)
 	for name, with := range map[string]complete.Func{
 		"pull":         complete.Words("always", "missing", "never"),
 		"restart":      complete.Words("no", "on-failure", "always", "unless-stopped"),
@@ -47,11 +46,6 @@ func (o *runOptions) addFlags(cmd *cobra.Command, flags *client.Flags) {
 	} {
 		_ = cmd.RegisterFlagCompletionFunc(name, with) // the flags are there, see above
 	}
-}
-
-// usageError is that of a command line nobody understands.
-func usageError(cmd *cobra.Command, err error) error {
-	return &client.ExitError{Code: exitDaemon, Err: fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())}
 }
 
 func runCommand(flags *client.Flags) *cobra.Command {

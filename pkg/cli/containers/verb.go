@@ -19,7 +19,7 @@ func Commands(flags *client.Flags) []*cobra.Command {
 		startCommand(flags), stopCommand(flags), restartCommand(flags), killCommand(flags), pauseCommand(flags), unpauseCommand(flags),
 		rmCommand(flags), waitCommand(flags), renameCommand(flags), updateCommand(flags),
 		topCommand(flags), statsCommand(flags), portCommand(flags), diffCommand(flags), cpCommand(flags), commitCommand(flags),
-		exportCommand(flags), eventsCommand(flags),
+		exportCommand(flags), EventsCommand(flags),
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/cli/containers"
 	"github.com/cri-node/cri-node/pkg/cli/doctor"
 	"github.com/cri-node/cri-node/pkg/cli/output"
 	"github.com/cri-node/cri-node/pkg/cli/prune"
@@ -27,7 +28,7 @@ func Commands(flags *client.Flags) []*cobra.Command {
 		Use: "system", Short: "See and clean up what the node keeps", Args: argument.None(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	group.AddCommand(dfCommand(flags), pruneCommand(flags), infoCommand(flags))
+	group.AddCommand(dfCommand(flags), pruneCommand(flags), infoCommand(flags), containers.EventsCommand(flags))
 	return []*cobra.Command{infoCommand(flags), group, whyCommand(flags), doctorCommand(flags)}
 }
 
