@@ -87,3 +87,6 @@ func (n *Node) adopt(pid int) error {
 	}(n.exited)
 	return nil
 }
+
+// UseProgram has the daemon started from another executable from now on.
+func (n *Node) UseProgram(path string) { n.options.Binaries.Node = path }
