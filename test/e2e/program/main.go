@@ -20,12 +20,12 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: probe log|httpd|udp|hog|trap|flood|xattr|id|dial [flags]")
+		fmt.Fprintln(os.Stderr, "usage: probe log|httpd|udp|hog|trap|flood|xattr|id|dial|get [flags]")
 		os.Exit(2)
 	}
 	commands := map[string]func([]string) error{
 		"log": logLines, "httpd": serveHTTP, "udp": serveUDP, "hog": hogMemory,
-		"trap": trapSignal, "flood": flood, "xattr": showXattrs, "id": showIDs, "dial": dial,
+		"trap": trapSignal, "flood": flood, "xattr": showXattrs, "id": showIDs, "dial": dial, "get": get,
 	}
 	run, ok := commands[os.Args[1]]
 	if !ok {

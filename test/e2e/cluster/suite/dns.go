@@ -2,6 +2,7 @@ package suite
 
 import (
 	"context"
+	"crypto/sha256"
 	_ "embed"
 	"fmt"
 	"strings"
@@ -14,7 +15,9 @@ var coreDNS string
 
 // startDNS makes the cluster's name server and waits until it answers.
 func (c *Cluster) startDNS(ctx context.Context) error {
-	manifest := strings.NewReplacer("$image", c.Images.CoreDNS, "$address", plane.DNS, "$domain", plane.Domain).Replace(coreDNS)
+	// Another configuration makes another pod.
+	configuration := fmt.Sprintf("%x", sha256.Sum256([]byte(coreDNS)))
+	manifest := strings.NewReplacer("$image", c.Images.CoreDNS, "$address", plane.DNS, "$domain", plane.Domain, "$configuration", configuration).Replace(coreDNS)
 	if _, err := c.Kubectl.Feed(ctx, manifest, "apply", "-f", "-"); err != nil {
 		return err
 	}

@@ -45,8 +45,8 @@ func Await(t *testing.T, limit time.Duration, what string, done func(context.Con
 	}
 }
 
-// Namespace makes a namespace for the test. It is deleted at the end of the test
-// and waited for; if the test failed, the state of its pods is told before.
+// Namespace makes a namespace for the test. It is deleted at the end of the test,
+// and its pods are waited for; if the test failed, their state is told before.
 func (c *Cluster) Namespace(t *testing.T) string {
 	t.Helper()
 	made, err := c.Client.CoreV1().Namespaces().Create(t.Context(),
@@ -60,15 +60,38 @@ func (c *Cluster) Namespace(t *testing.T) string {
 		if t.Failed() {
 			c.tell(ctx, t, name)
 		}
-		if _, err := c.Kubectl.Run(ctx, "delete", "namespace", name, "--wait", "--timeout=3m"); err != nil {
-			t.Error(err)
-		}
+		c.dropNamespace(ctx, t, name)
 	})
 	Await(t, Limit, "the service account of "+name, func(ctx context.Context) (bool, error) {
 		_, err := c.Client.CoreV1().ServiceAccounts(name).Get(ctx, "default", metav1.GetOptions{})
 		return err == nil, err
 	})
 	return name
+}
+
+// dropNamespace deletes a namespace and waits until no pod is left in it.
+func (c *Cluster) dropNamespace(ctx context.Context, t *testing.T, name string) {
+	ctx, cancel := context.WithTimeout(ctx, pace.Limit(2*time.Minute))
+	defer cancel()
+	if err := c.Client.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+		t.Errorf("delete namespace: %v", err)
+		return
+	}
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		pods, err := c.Client.CoreV1().Pods(name).List(ctx, metav1.ListOptions{})
+		if err == nil && len(pods.Items) == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			c.tell(context.WithoutCancel(ctx), t, name)
+			t.Errorf("pods of namespace %s stay: %v", name, err)
+			return
+		case <-ticker.C:
+		}
+	}
 }
 
 // tell logs what a person would look at first.
