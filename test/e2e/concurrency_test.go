@@ -87,7 +87,7 @@ func parallel(n, workers int, do func(i int) error) error {
 // started, which touches most of the program, and with all pods up, when they have
 // come to rest.
 const (
-	busyMemory = 96 << 20
+	busyMemory = 60_000_000
 	restMemory = 40 << 20
 )
 

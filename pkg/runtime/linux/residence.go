@@ -1,23 +1,15 @@
 package linux
 
 import (
-	"bufio"
-	"errors"
-	"fmt"
-	"io"
-	"os"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // restTime is how long after the last work a process is taken to be at rest, and
-// busyTime how often it gives back pages of the program while it works: a burst of
-// work touches most of them, each for a moment.
+// busyTime how often it gives back pages of the program while it works, where the
+// kernel maps many for each that is touched.
 const (
 	restTime = 5 * time.Second
 	busyTime = 2 * time.Second
@@ -30,13 +22,19 @@ type Shrinker struct {
 	// armed: the timer runs. worked says that there may be memory to free, and
 	// not only pages of the program that a collection has looked at.
 	armed, worked, stopped atomic.Bool
+	// exact: the kernel maps the pages of the program that are touched, and no
+	// others, which Shrink has tried to get once.
+	exact atomic.Bool
+	tried bool
 	// last is when there was work, since the beginning.
 	last  atomic.Int64
 	begin time.Time
 }
 
 // NewShrinker returns one that takes what has been so far, the start of the
-// process, for work. Stop ends it.
+// process, for work, and is due at once: to initialise the process has touched
+// more of the program than any work will, so its owner shrinks it when it begins
+// to serve. Stop ends it.
 func NewShrinker() *Shrinker {
 	s := newShrinker()
 	s.watch()
@@ -44,18 +42,19 @@ func NewShrinker() *Shrinker {
 }
 
 func newShrinker() *Shrinker {
-	s := &Shrinker{timer: time.NewTimer(busyTime), begin: time.Now()}
+	s := &Shrinker{timer: time.NewTimer(0), begin: time.Now()}
 	s.armed.Store(true)
 	s.worked.Store(true)
 	return s
 }
 
 // watch makes s due after each collection as well, of which there is one every
-// two minutes at rest: it looks at tables all over the program.
+// two minutes at rest: it looks at tables all over the program. Where pages are
+// mapped one by one, that does not matter.
 func (s *Shrinker) watch() {
 	type sentinel struct{ _ *byte }
 	runtime.AddCleanup(&sentinel{}, func(s *Shrinker) {
-		if !s.stopped.Load() {
+		if !s.stopped.Load() && !s.exact.Load() {
 			s.arm()
 			s.watch()
 		}
@@ -87,13 +86,25 @@ func (s *Shrinker) Stop() {
 	s.timer.Stop()
 }
 
-// Shrink gives back the pages of the program that were touched and, when the work
-// is over, the memory that it needed and rest does not: the free part of the heap.
+// Shrink gives back the pages of the program that are mapped and, when the work is
+// over, the memory that it needed and rest does not: the free part of the heap.
+// Where the kernel maps no page but those that are touched, they stay for as long
+// as there is work.
 func (s *Shrinker) Shrink() error {
 	if s.rested() {
 		debug.FreeOSMemory()
+	} else if s.exact.Load() {
+		return nil
 	}
-	return releaseProgram()
+	program, err := ownProgram()
+	if err != nil {
+		return err
+	}
+	if !s.tried {
+		s.tried = true
+		s.exact.Store(mapExactly(program) == nil) // what it is an error without is no loss
+	}
+	return release(program)
 }
 
 // rested says once that the work is over; while it is not, it makes s due again.
@@ -107,67 +118,4 @@ func (s *Shrinker) rested() bool {
 		return false
 	}
 	return s.worked.Swap(false)
-}
-
-// releaseProgram gives back the pages of the program. The kernel maps the sixteen
-// pages around each that is touched, and to start a pod, or just the process,
-// touches most of a program, so that nearly all of it would count as this
-// process's, for ever. What is used again is mapped again from the page cache, in
-// a microsecond.
-func releaseProgram() error {
-	exe, err := os.Readlink("/proc/self/exe")
-	if err != nil {
-		return err
-	}
-	f, err := os.Open("/proc/self/smaps")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	mappings, err := cleanMappings(f, exe)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, m := range mappings {
-		_, _, errno := unix.Syscall(unix.SYS_MADVISE, m.start, m.end-m.start, unix.MADV_DONTNEED)
-		if errno != 0 {
-			errs = append(errs, fmt.Errorf("give back %x-%x of the program: %w", m.start, m.end, errno))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// mapping is a range of this process's memory.
-type mapping struct{ start, end uintptr }
-
-// cleanMappings finds in a smaps what maps file and can be read from it again:
-// what cannot be written and has no page of its own. A program that is
-// relocated when it is loaded has such pages in its tables, and one under a
-// debugger has them where breakpoints are.
-func cleanMappings(smaps io.Reader, file string) ([]mapping, error) {
-	var found []mapping
-	ours := false // the last of found is what the lines are about
-	for lines := bufio.NewScanner(smaps); ; {
-		if !lines.Scan() {
-			return found, lines.Err()
-		}
-		line := lines.Text()
-		key, value, _ := strings.Cut(line, " ")
-		if !strings.HasSuffix(key, ":") {
-			ours = strings.HasPrefix(value, "r-") && strings.HasSuffix(line, " "+file)
-			if !ours {
-				continue
-			}
-			var m mapping
-			if _, err := fmt.Sscanf(key, "%x-%x", &m.start, &m.end); err != nil {
-				return nil, fmt.Errorf("parse mapping %q: %w", line, err)
-			}
-			found = append(found, m)
-			continue
-		}
-		if ours && key == "Anonymous:" && strings.TrimSpace(value) != "0 kB" {
-			found, ours = found[:len(found)-1], false
-		}
-	}
 }

@@ -3,38 +3,11 @@ package linux
 import (
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 )
-
-func TestCleanMappings(t *testing.T) {
-	const smaps = `00400000-01347000 r-xp 00000000 08:01 42      /usr/bin/cri node (deleted)
-Size:              15644 kB
-Anonymous:             0 kB
-VmFlags: rd ex mr mw me
-01347000-02503000 r--p 00f47000 08:01 42      /usr/bin/cri node (deleted)
-Anonymous:             0 kB
-02503000-02504000 r--p 02103000 08:01 42      /usr/bin/cri node (deleted)
-Anonymous:             4 kB
-VmFlags: rd mr mw me
-02504000-025ca000 rw-p 02104000 08:01 42      /usr/bin/cri node (deleted)
-Anonymous:             0 kB
-025ca000-025cb000 r--p 00000000 08:01 43      /usr/bin/other
-Anonymous:             0 kB
-c000000000-c000400000 rw-p 00000000 00:00 0   [anon: Go: heap]
-Anonymous:          2048 kB
-`
-	got, err := cleanMappings(strings.NewReader(smaps), "/usr/bin/cri node (deleted)")
-	if want := []mapping{{0x400000, 0x1347000}, {0x1347000, 0x2503000}}; err != nil || !slices.Equal(got, want) {
-		t.Errorf("got %x, %v; want %x", got, err, want)
-	}
-	if _, err := cleanMappings(strings.NewReader("nonsense r--p 0 08:01 42 /x\n"), "/x"); err == nil {
-		t.Error("a mapping without addresses is taken")
-	}
-}
 
 // The process works on, and has less.
 func TestShrink(t *testing.T) {

@@ -30,9 +30,16 @@ func (n *Node) Daemon() (usage.Process, error) {
 // Monitors finds the monitors of this node.
 func (n *Node) Monitors() ([]usage.Process, error) {
 	found, err := usage.Match(n.State)
-	return slices.DeleteFunc(found, func(p usage.Process) bool {
+	found = slices.DeleteFunc(found, func(p usage.Process) bool {
 		return len(p.Args) < 2 || p.Args[1] != "monitor"
-	}), err
+	})
+	// What a monitor has forked looks like it until it executes something else,
+	// and has its very memory: it is no second one.
+	monitor := map[int]bool{}
+	for _, p := range found {
+		monitor[p.PID] = true
+	}
+	return slices.DeleteFunc(found, func(p usage.Process) bool { return monitor[p.PPID] }), err
 }
 
 // Kill ends the daemon with SIGKILL and waits until it is gone.
