@@ -78,6 +78,16 @@ func startPod(t *testing.T, ns string, p *corev1.Pod) *corev1.Pod {
 	return shared.AwaitReady(t, ns, p.Name)
 }
 
+// condition is the status of a pod's condition.
+func condition(p *corev1.Pod, kind corev1.PodConditionType) corev1.ConditionStatus {
+	for _, c := range p.Status.Conditions {
+		if c.Type == kind {
+			return c.Status
+		}
+	}
+	return corev1.ConditionUnknown
+}
+
 // over reports whether a pod has ended.
 func over(p *corev1.Pod) bool {
 	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed

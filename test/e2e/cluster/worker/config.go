@@ -23,6 +23,7 @@ func (w *Worker) kubeletSpec() (process.Spec, error) {
 			"--config=" + w.path("kubelet.yaml"), "--root-dir=" + w.path("kubelet"), "--cert-dir=" + w.path("kubelet/pki"),
 			"--hostname-override=" + o.Name, "--v=4",
 		},
+		Env: []string{"DBUS_SYSTEM_BUS_ADDRESS=unix:path=" + w.Bus()},
 	}
 	if o.IP != "" {
 		s.Args = append(s.Args, "--node-ip="+o.IP)

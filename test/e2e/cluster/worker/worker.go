@@ -172,6 +172,10 @@ func (w *Worker) Reconfigure(ctx context.Context, change func(*kubeletconfig.Kub
 	return w.StartKubelet(ctx)
 }
 
+// Bus is the socket of the system bus that kubelet would use; there is none but
+// where a test makes it.
+func (w *Worker) Bus() string { return w.path("bus") }
+
 // Kubelet is its process.
 func (w *Worker) Kubelet() *process.Process { return w.kubelet }
 
