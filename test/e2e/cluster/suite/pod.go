@@ -209,6 +209,16 @@ func (c *Cluster) Do(t *testing.T, args ...string) string {
 	return out
 }
 
+// DoWith is Do with a standard input.
+func (c *Cluster) DoWith(t *testing.T, input string, args ...string) string {
+	t.Helper()
+	out, err := c.Kubectl.Feed(t.Context(), input, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 // Exec runs a script in the container main of a pod and returns what it wrote.
 func (c *Cluster) Exec(t *testing.T, namespace, pod, script string) string {
 	t.Helper()
