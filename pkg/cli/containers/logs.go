@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"time"
 
@@ -72,31 +71,50 @@ func logsBounds(request *nodev1.LogsRequest, tail, since, until string, now time
 }
 
 // logWriter prints lines where they belong, after their time if that is wanted.
+// What it is given of one stream after another is written at once.
 type logWriter struct {
 	out, err io.Writer
 	times    bool
 	// inside says for stdout and stderr whether a line has begun.
 	inside [2]bool
+	// pending is for the stream that the last line was of.
+	pending []byte
+	stream  int
 }
 
 // timeFormat is docker's: RFC 3339 with all nine digits.
 const timeFormat = "2006-01-02T15:04:05.000000000Z07:00"
 
 func (w *logWriter) write(line *nodev1.LogLine) error {
-	out, stream := w.out, 0
+	stream := 0
 	if line.GetStderr() {
-		out, stream = w.err, 1
+		stream = 1
 	}
-	text := line.GetText()
+	if stream != w.stream {
+		if err := w.flush(); err != nil {
+			return err
+		}
+		w.stream = stream
+	}
 	if w.times && !w.inside[stream] {
-		stamp := time.Unix(0, line.GetTime()).UTC().Format(timeFormat) + " "
-		text = append([]byte(stamp), text...)
+		w.pending = time.Unix(0, line.GetTime()).UTC().AppendFormat(w.pending, timeFormat+" ")
 	}
 	w.inside[stream] = line.GetPartial()
+	w.pending = append(w.pending, line.GetText()...)
 	if !line.GetPartial() {
-		text = append(slices.Clip(text), '\n')
+		w.pending = append(w.pending, '\n')
 	}
-	_, err := out.Write(text)
+	return nil
+}
+
+// flush writes what is pending.
+func (w *logWriter) flush() error {
+	if len(w.pending) == 0 {
+		return nil
+	}
+	to := []io.Writer{w.out, w.err}[w.stream]
+	_, err := to.Write(w.pending)
+	w.pending = w.pending[:0]
 	return err
 }
 
@@ -113,6 +131,9 @@ func printLogs(w logWriter, stream nodev1.Containers_LogsClient) error {
 			if err := w.write(line); err != nil {
 				return err
 			}
+		}
+		if err := w.flush(); err != nil {
+			return err
 		}
 	}
 }

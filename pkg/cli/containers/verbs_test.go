@@ -2,6 +2,7 @@ package containers
 
 import (
 	"bytes"
+	"io"
 	"errors"
 	"strings"
 	"testing"
@@ -102,11 +103,36 @@ func TestLogLines(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := w.flush(); err != nil {
+		t.Fatal(err)
+	}
 	if want := "1970-01-01T00:00:01.000000000Z begun\n1970-01-01T00:00:04.000000000Z next\n"; out.String() != want {
 		t.Errorf("stdout %q, want %q", out.String(), want)
 	}
 	if want := "1970-01-01T00:00:02.000000000Z oops\n"; errs.String() != want {
 		t.Errorf("stderr %q, want %q", errs.String(), want)
+	}
+}
+
+// countedWriter counts how often it is written to.
+type countedWriter struct{ writes int }
+
+func (c *countedWriter) Write(p []byte) (int, error) {
+	c.writes++
+	return len(p), nil
+}
+
+// TestLogWrites: a log of a gigabyte is not a system call for each of its lines.
+func TestLogWrites(t *testing.T) {
+	var out countedWriter
+	w := logWriter{out: &out, err: io.Discard}
+	for range 1000 {
+		if err := w.write(&nodev1.LogLine{Text: []byte("line")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.flush(); err != nil || out.writes != 1 {
+		t.Errorf("%d writes, %v", out.writes, err)
 	}
 }
 
