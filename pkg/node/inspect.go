@@ -177,6 +177,19 @@ func askedUser(c *runtimeapi.LinuxContainerSecurityContext) string {
 	return user
 }
 
+// inspectLog has docker's names for the bounds of a log.
+func inspectLog(t target) logInspection {
+	l := logInspection{Type: "json-file", Config: map[string]string{}}
+	if t.e == nil {
+		return l
+	}
+	if r := t.e.record(); r.LogMaxSize > 0 {
+		l.Config["max-size"] = strconv.FormatInt(r.LogMaxSize, 10)
+		l.Config["max-file"] = strconv.FormatUint(uint64(max(r.LogMaxFiles, 1)), 10)
+	}
+	return l
+}
+
 // nanosOfCPU is one processor, as docker counts.
 const nanosOfCPU = 1_000_000_000
 
@@ -191,7 +204,7 @@ func inspectHost(t target, st *runtime.Status, config *runtimeapi.ContainerConfi
 		CPUQuota: resources.GetCpuQuota(), CPUPeriod: resources.GetCpuPeriod(), CpusetCpus: resources.GetCpusetCpus(), CpusetMems: resources.GetCpusetMems(),
 		OomScoreAdj: resources.GetOomScoreAdj(), PortBindings: bindings(m), RestartPolicy: policyInspection{Name: "no"},
 		DNS: pod.GetDnsConfig().GetServers(), DNSSearch: pod.GetDnsConfig().GetSearches(), DNSOptions: pod.GetDnsConfig().GetOptions(),
-		LogConfig: logInspection{Type: "cri"},
+		LogConfig: inspectLog(t),
 	}
 	if out.CPUQuota > 0 && out.CPUPeriod > 0 {
 		out.NanoCpus = out.CPUQuota * nanosOfCPU / out.CPUPeriod

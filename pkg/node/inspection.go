@@ -116,7 +116,10 @@ type hostInspection struct {
 	Ulimits        []ulimitInspection
 }
 
-type logInspection struct{ Type string }
+type logInspection struct {
+	Type   string
+	Config map[string]string
+}
 
 type policyInspection struct {
 	Name              string

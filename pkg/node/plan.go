@@ -73,7 +73,7 @@ func (s *Server) plan(r *nodev1.CreateRequest) (*plan, error) {
 	p.container.Image = &runtimeapi.ImageSpec{Image: img.ID, UserSpecifiedImage: asked}
 	for _, check := range []func() error{
 		p.checkPolicy, func() error { return s.planPod(p) }, func() error { return p.planHealth(s, img) },
-		p.planVolumes, p.planNetworks, p.planHosts, p.planLimits, p.checkSignal,
+		p.planVolumes, p.planLog, p.planNetworks, p.planHosts, p.planLimits, p.checkSignal,
 	} {
 		if err := check(); err != nil {
 			return nil, err

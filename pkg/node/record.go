@@ -41,8 +41,12 @@ type record struct {
 	AutoRemove  bool           `json:"autoRemove,omitempty"`
 	StopTimeout *int64         `json:"stopTimeout,omitempty"`
 	Health      *health.Config `json:"health,omitempty"`
-	Networks    []membership   `json:"networks,omitempty"`
-	Volumes     []mounted      `json:"volumes,omitempty"`
+	// LogMaxSize bounds the log's files, and LogMaxFiles how many there are; 0 is no
+	// bound.
+	LogMaxSize  int64        `json:"logMaxSize,omitempty"`
+	LogMaxFiles uint32       `json:"logMaxFiles,omitempty"`
+	Networks    []membership `json:"networks,omitempty"`
+	Volumes     []mounted    `json:"volumes,omitempty"`
 
 	// Started: it has run. Stopped: somebody asked for its end.
 	Started bool `json:"started,omitempty"`

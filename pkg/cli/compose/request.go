@@ -96,6 +96,9 @@ func options(s *types.ServiceConfig) (*containers.Options, error) {
 	if s.NetworkMode == "host" || s.NetworkMode == "none" || strings.HasPrefix(s.NetworkMode, "container:") {
 		o.Networks = []string{s.NetworkMode}
 	}
+	if s.Logging != nil {
+		o.LogDriver, o.LogOptions = s.Logging.Driver, pairs(s.Logging.Options)
+	}
 	deploy(s.Deploy, o)
 	return o, nil
 }

@@ -138,7 +138,7 @@ func (o *Options) addBasicFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.Init, "init", false, "run an init that passes signals on and reaps processes")
 	f.StringVar(&o.Runtime, "runtime", "", "OCI runtime `handler`, such as crun")
 	f.StringVar(&o.LogDriver, "log-driver", "", "how logs are kept: json-file is as good as any, since there is one way")
-	f.StringArrayVar(&o.LogOptions, "log-opt", nil, "ignored: the daemon's configuration bounds logs")
+	f.StringArrayVar(&o.LogOptions, "log-opt", nil, "`option` of the log: max-size=10m begins a new file at so much, max-file=3 keeps so many (default 1); without, it grows")
 }
 
 func (o *Options) addResourceFlags(f *pflag.FlagSet) {

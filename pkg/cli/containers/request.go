@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
@@ -81,6 +83,9 @@ func (o *Options) metadata(r *nodev1.CreateRequest, m Machine) (err error) {
 		return err
 	}
 	pod.Annotations = c.GetAnnotations()
+	if r.Log, err = o.logBound(); err != nil {
+		return err
+	}
 	switch o.LogDriver {
 	case "", "json-file", "local", "k8s-file":
 		return nil
@@ -283,8 +288,46 @@ func (o *Options) Warnings() []string {
 	if slices.Contains(o.Networks, "host") && len(o.Publish) > 0 {
 		all = append(all, "WARNING: Published ports are discarded when using host network mode")
 	}
-	if len(o.LogOptions) > 0 {
-		all = append(all, "WARNING: --log-opt "+strings.Join(o.LogOptions, " ")+" is ignored: the daemon's configuration bounds logs")
+	for _, s := range o.LogOptions {
+		if key, _, _ := strings.Cut(s, "="); key != logMaxSize && key != logMaxFile {
+			all = append(all, "WARNING: --log-opt "+s+" is ignored: it can be "+logMaxSize+" and "+logMaxFile)
+		}
 	}
 	return all
+}
+
+// The options of logs that are taken.
+const (
+	logMaxSize = "max-size"
+	logMaxFile = "max-file"
+)
+
+// logBound reads the options of the log; without a bound it is nil.
+func (o *Options) logBound() (*nodev1.LogBound, error) {
+	bound := &nodev1.LogBound{}
+	for _, s := range o.LogOptions {
+		key, value, err := argument.Pair("--log-opt", s)
+		if err != nil {
+			return nil, err
+		}
+		switch key {
+		case logMaxSize:
+			if bound.MaxSize, err = ParseBytes(value); err != nil || bound.GetMaxSize() == 0 {
+				return nil, fmt.Errorf("--log-opt %s: %q is no size such as 10m", logMaxSize, value)
+			}
+		case logMaxFile:
+			files, err := strconv.ParseUint(value, 10, 16)
+			if err != nil || files == 0 {
+				return nil, fmt.Errorf("--log-opt %s: %q is no number of files, 1 or more", logMaxFile, value)
+			}
+			bound.MaxFiles = uint32(files)
+		}
+	}
+	switch {
+	case bound.GetMaxSize() == 0 && bound.GetMaxFiles() > 0:
+		return nil, fmt.Errorf("--log-opt %s needs --log-opt %s, such as %s=10m", logMaxFile, logMaxSize, logMaxSize)
+	case bound.GetMaxSize() == 0:
+		return nil, nil
+	}
+	return bound, nil
 }

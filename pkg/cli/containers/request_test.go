@@ -278,11 +278,14 @@ func TestRequestRefuses(t *testing.T) {
 		"-l =x":                                       "invalid label",
 		"-w srv":                                      "needs to be an absolute path",
 		"--log-driver syslog":                         "not supported",
-		"--no-healthcheck --health-cmd x":             "conflicts with --health-*",
-		"--health-interval -1s":                       "cannot be negative",
-		"--link db:db":                                "same --network NAME",
-		"--gpus all":                                  "CDI device",
-		"--surprise":                                  "unknown flag: --surprise",
+		"--log-opt max-size=much":                     "no size such as 10m",
+		"--log-opt max-file=3":                        "needs --log-opt max-size",
+		"--log-opt max-size=1m --log-opt max-file=0": "no number of files",
+		"--no-healthcheck --health-cmd x":            "conflicts with --health-*",
+		"--health-interval -1s":                      "cannot be negative",
+		"--link db:db":                               "same --network NAME",
+		"--gpus all":                                 "CDI device",
+		"--surprise":                                 "unknown flag: --surprise",
 	} {
 		if _, err := parseLine(append(strings.Fields(line), "img")...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error is %v, want %q", line, err, want)

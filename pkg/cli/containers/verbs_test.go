@@ -2,8 +2,8 @@ package containers
 
 import (
 	"bytes"
-	"io"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"

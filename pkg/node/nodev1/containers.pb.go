@@ -62,7 +62,8 @@ type CreateRequest struct {
 	// what the container's security context says.
 	User string `protobuf:"bytes,22,opt,name=user,proto3" json:"user,omitempty"`
 	// group_add are more groups, names or numbers.
-	GroupAdd      []string `protobuf:"bytes,23,rep,name=group_add,json=groupAdd,proto3" json:"group_add,omitempty"`
+	GroupAdd      []string  `protobuf:"bytes,23,rep,name=group_add,json=groupAdd,proto3" json:"group_add,omitempty"`
+	Log           *LogBound `protobuf:"bytes,24,opt,name=log,proto3" json:"log,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -251,6 +252,67 @@ func (x *CreateRequest) GetGroupAdd() []string {
 	return nil
 }
 
+func (x *CreateRequest) GetLog() *LogBound {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+// LogBound bounds the log of a container: it begins a new file at so many bytes,
+// and keeps so many files. 0 is no bound, and one file.
+type LogBound struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MaxSize       int64                  `protobuf:"varint,1,opt,name=max_size,json=maxSize,proto3" json:"max_size,omitempty"`
+	MaxFiles      uint32                 `protobuf:"varint,2,opt,name=max_files,json=maxFiles,proto3" json:"max_files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogBound) Reset() {
+	*x = LogBound{}
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogBound) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogBound) ProtoMessage() {}
+
+func (x *LogBound) ProtoReflect() protoreflect.Message {
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogBound.ProtoReflect.Descriptor instead.
+func (*LogBound) Descriptor() ([]byte, []int) {
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *LogBound) GetMaxSize() int64 {
+	if x != nil {
+		return x.MaxSize
+	}
+	return 0
+}
+
+func (x *LogBound) GetMaxFiles() uint32 {
+	if x != nil {
+		return x.MaxFiles
+	}
+	return 0
+}
+
 type CreateResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -262,7 +324,7 @@ type CreateResponse struct {
 
 func (x *CreateResponse) Reset() {
 	*x = CreateResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[1]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -274,7 +336,7 @@ func (x *CreateResponse) String() string {
 func (*CreateResponse) ProtoMessage() {}
 
 func (x *CreateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[1]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -287,7 +349,7 @@ func (x *CreateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateResponse.ProtoReflect.Descriptor instead.
 func (*CreateResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{1}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *CreateResponse) GetId() string {
@@ -323,7 +385,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[2]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -335,7 +397,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[2]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -348,7 +410,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{2}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RestartPolicy) GetName() string {
@@ -376,7 +438,7 @@ type Tmpfs struct {
 
 func (x *Tmpfs) Reset() {
 	*x = Tmpfs{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[3]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +450,7 @@ func (x *Tmpfs) String() string {
 func (*Tmpfs) ProtoMessage() {}
 
 func (x *Tmpfs) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[3]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +463,7 @@ func (x *Tmpfs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tmpfs.ProtoReflect.Descriptor instead.
 func (*Tmpfs) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{3}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Tmpfs) GetPath() string {
@@ -434,7 +496,7 @@ type VolumeMount struct {
 
 func (x *VolumeMount) Reset() {
 	*x = VolumeMount{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[4]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -446,7 +508,7 @@ func (x *VolumeMount) String() string {
 func (*VolumeMount) ProtoMessage() {}
 
 func (x *VolumeMount) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[4]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -459,7 +521,7 @@ func (x *VolumeMount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeMount.ProtoReflect.Descriptor instead.
 func (*VolumeMount) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{4}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *VolumeMount) GetName() string {
@@ -508,7 +570,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[5]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +582,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[5]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +595,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{5}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Ulimit) GetName() string {
@@ -574,7 +636,7 @@ type Healthcheck struct {
 
 func (x *Healthcheck) Reset() {
 	*x = Healthcheck{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[6]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +648,7 @@ func (x *Healthcheck) String() string {
 func (*Healthcheck) ProtoMessage() {}
 
 func (x *Healthcheck) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[6]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +661,7 @@ func (x *Healthcheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Healthcheck.ProtoReflect.Descriptor instead.
 func (*Healthcheck) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{6}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Healthcheck) GetTest() []string {
@@ -656,7 +718,7 @@ type NetworkMembership struct {
 
 func (x *NetworkMembership) Reset() {
 	*x = NetworkMembership{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[7]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +730,7 @@ func (x *NetworkMembership) String() string {
 func (*NetworkMembership) ProtoMessage() {}
 
 func (x *NetworkMembership) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[7]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +743,7 @@ func (x *NetworkMembership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkMembership.ProtoReflect.Descriptor instead.
 func (*NetworkMembership) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{7}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NetworkMembership) GetNetwork() string {
@@ -707,7 +769,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[8]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +781,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[8]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +794,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{8}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StartRequest) GetContainer() string {
@@ -750,7 +812,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[9]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -762,7 +824,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[9]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -775,7 +837,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{9}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{10}
 }
 
 type StopRequest struct {
@@ -791,7 +853,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[10]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +865,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[10]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +878,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{10}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StopRequest) GetContainer() string {
@@ -855,7 +917,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[11]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +929,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[11]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +942,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{11}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{12}
 }
 
 type RestartRequest struct {
@@ -895,7 +957,7 @@ type RestartRequest struct {
 
 func (x *RestartRequest) Reset() {
 	*x = RestartRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[12]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +969,7 @@ func (x *RestartRequest) String() string {
 func (*RestartRequest) ProtoMessage() {}
 
 func (x *RestartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[12]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +982,7 @@ func (x *RestartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartRequest.ProtoReflect.Descriptor instead.
 func (*RestartRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{12}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RestartRequest) GetContainer() string {
@@ -959,7 +1021,7 @@ type RestartResponse struct {
 
 func (x *RestartResponse) Reset() {
 	*x = RestartResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[13]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1033,7 @@ func (x *RestartResponse) String() string {
 func (*RestartResponse) ProtoMessage() {}
 
 func (x *RestartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[13]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1046,7 @@ func (x *RestartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartResponse.ProtoReflect.Descriptor instead.
 func (*RestartResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{13}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{14}
 }
 
 type KillRequest struct {
@@ -999,7 +1061,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[14]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1073,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[14]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1086,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{14}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *KillRequest) GetContainer() string {
@@ -1056,7 +1118,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[15]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1130,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[15]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1143,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{15}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{16}
 }
 
 type PauseRequest struct {
@@ -1094,7 +1156,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[16]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1168,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[16]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1181,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{16}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PauseRequest) GetContainer() string {
@@ -1144,7 +1206,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[17]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1218,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[17]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1231,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{17}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{18}
 }
 
 type UnpauseRequest struct {
@@ -1182,7 +1244,7 @@ type UnpauseRequest struct {
 
 func (x *UnpauseRequest) Reset() {
 	*x = UnpauseRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[18]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1256,7 @@ func (x *UnpauseRequest) String() string {
 func (*UnpauseRequest) ProtoMessage() {}
 
 func (x *UnpauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[18]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1269,7 @@ func (x *UnpauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseRequest.ProtoReflect.Descriptor instead.
 func (*UnpauseRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{18}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UnpauseRequest) GetContainer() string {
@@ -1232,7 +1294,7 @@ type UnpauseResponse struct {
 
 func (x *UnpauseResponse) Reset() {
 	*x = UnpauseResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[19]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1306,7 @@ func (x *UnpauseResponse) String() string {
 func (*UnpauseResponse) ProtoMessage() {}
 
 func (x *UnpauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[19]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1319,7 @@ func (x *UnpauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseResponse.ProtoReflect.Descriptor instead.
 func (*UnpauseResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{19}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{20}
 }
 
 type RemoveRequest struct {
@@ -1273,7 +1335,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[20]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1285,7 +1347,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[20]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1298,7 +1360,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{20}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RemoveRequest) GetContainer() string {
@@ -1330,7 +1392,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[21]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1342,7 +1404,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[21]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1355,7 +1417,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{21}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{22}
 }
 
 type WaitRequest struct {
@@ -1369,7 +1431,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[22]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1443,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[22]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1456,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{22}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WaitRequest) GetContainer() string {
@@ -1421,7 +1483,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[23]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1495,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[23]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1508,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{23}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WaitResponse) GetExitCode() int32 {
@@ -1473,7 +1535,7 @@ type RenameRequest struct {
 
 func (x *RenameRequest) Reset() {
 	*x = RenameRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[24]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1547,7 @@ func (x *RenameRequest) String() string {
 func (*RenameRequest) ProtoMessage() {}
 
 func (x *RenameRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[24]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1560,7 @@ func (x *RenameRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameRequest.ProtoReflect.Descriptor instead.
 func (*RenameRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{24}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RenameRequest) GetContainer() string {
@@ -1523,7 +1585,7 @@ type RenameResponse struct {
 
 func (x *RenameResponse) Reset() {
 	*x = RenameResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[25]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1597,7 @@ func (x *RenameResponse) String() string {
 func (*RenameResponse) ProtoMessage() {}
 
 func (x *RenameResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[25]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1548,7 +1610,7 @@ func (x *RenameResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameResponse.ProtoReflect.Descriptor instead.
 func (*RenameResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{25}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{26}
 }
 
 type UpdateRequest struct {
@@ -1563,7 +1625,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[26]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1575,7 +1637,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[26]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1588,7 +1650,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{26}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateRequest) GetContainer() string {
@@ -1628,7 +1690,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[27]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1640,7 +1702,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[27]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1653,7 +1715,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{27}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UpdateResponse) GetWarnings() []string {
@@ -1673,7 +1735,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[28]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +1747,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[28]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +1760,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{28}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListRequest) GetSize() bool {
@@ -1717,7 +1779,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[29]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1729,7 +1791,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[29]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1742,7 +1804,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{29}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListResponse) GetContainers() []*Container {
@@ -1793,7 +1855,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[30]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1867,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[30]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1880,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{30}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Container) GetId() string {
@@ -2036,7 +2098,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[31]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +2110,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[31]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +2123,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{31}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Port) GetHostIp() string {
@@ -2105,7 +2167,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[32]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2117,7 +2179,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[32]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2130,7 +2192,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{32}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Mount) GetType() string {
@@ -2171,7 +2233,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[33]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2183,7 +2245,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[33]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2196,7 +2258,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{33}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *InspectRequest) GetContainer() string {
@@ -2222,7 +2284,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[34]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +2296,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[34]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +2309,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{34}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *InspectResponse) GetJson() []byte {
@@ -2268,7 +2330,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[35]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +2342,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[35]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +2355,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{35}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TopRequest) GetContainer() string {
@@ -2320,7 +2382,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[36]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2332,7 +2394,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[36]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2345,7 +2407,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{36}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TopResponse) GetTitles() []string {
@@ -2371,7 +2433,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[37]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2383,7 +2445,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[37]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2396,7 +2458,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{37}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StatsRequest) GetContainers() []string {
@@ -2415,7 +2477,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[38]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2427,7 +2489,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[38]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2440,7 +2502,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{38}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StatsResponse) GetUsages() []*Usage {
@@ -2476,7 +2538,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[39]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2488,7 +2550,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[39]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2501,7 +2563,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{39}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Usage) GetId() string {
@@ -2605,7 +2667,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[40]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2617,7 +2679,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[40]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2630,7 +2692,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{40}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *TerminalSize) GetWidth() uint32 {
@@ -2662,7 +2724,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[41]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2674,7 +2736,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[41]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2687,7 +2749,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{41}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AttachRequest) GetOpen() *AttachOpen {
@@ -2740,7 +2802,7 @@ type AttachOpen struct {
 
 func (x *AttachOpen) Reset() {
 	*x = AttachOpen{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[42]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2752,7 +2814,7 @@ func (x *AttachOpen) String() string {
 func (*AttachOpen) ProtoMessage() {}
 
 func (x *AttachOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[42]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2765,7 +2827,7 @@ func (x *AttachOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachOpen.ProtoReflect.Descriptor instead.
 func (*AttachOpen) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{42}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *AttachOpen) GetContainer() string {
@@ -2823,7 +2885,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[43]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2835,7 +2897,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[43]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2848,7 +2910,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{43}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ExecRequest) GetOpen() *ExecOpen {
@@ -2904,7 +2966,7 @@ type ExecOpen struct {
 
 func (x *ExecOpen) Reset() {
 	*x = ExecOpen{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[44]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2916,7 +2978,7 @@ func (x *ExecOpen) String() string {
 func (*ExecOpen) ProtoMessage() {}
 
 func (x *ExecOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[44]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2929,7 +2991,7 @@ func (x *ExecOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecOpen.ProtoReflect.Descriptor instead.
 func (*ExecOpen) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{44}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ExecOpen) GetContainer() string {
@@ -3017,7 +3079,7 @@ type StreamResponse struct {
 
 func (x *StreamResponse) Reset() {
 	*x = StreamResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[45]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3029,7 +3091,7 @@ func (x *StreamResponse) String() string {
 func (*StreamResponse) ProtoMessage() {}
 
 func (x *StreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[45]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3042,7 +3104,7 @@ func (x *StreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResponse.ProtoReflect.Descriptor instead.
 func (*StreamResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{45}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *StreamResponse) GetReady() bool {
@@ -3084,7 +3146,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[46]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3096,7 +3158,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[46]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3109,7 +3171,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{46}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -3141,7 +3203,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[47]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3153,7 +3215,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[47]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3166,7 +3228,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{47}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *LogsRequest) GetContainer() string {
@@ -3213,7 +3275,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[48]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3225,7 +3287,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[48]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3238,7 +3300,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{48}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *LogsResponse) GetLines() []*LogLine {
@@ -3261,7 +3323,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[49]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3273,7 +3335,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[49]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3286,7 +3348,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{49}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *LogLine) GetTime() int64 {
@@ -3327,7 +3389,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[50]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3339,7 +3401,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[50]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3352,7 +3414,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{50}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *EventsRequest) GetSince() int64 {
@@ -3385,7 +3447,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[51]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3397,7 +3459,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[51]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3410,7 +3472,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{51}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Event) GetTime() int64 {
@@ -3464,7 +3526,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[52]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3476,7 +3538,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[52]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3489,7 +3551,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{52}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -3511,7 +3573,7 @@ type CopyFromRequest struct {
 
 func (x *CopyFromRequest) Reset() {
 	*x = CopyFromRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[53]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3523,7 +3585,7 @@ func (x *CopyFromRequest) String() string {
 func (*CopyFromRequest) ProtoMessage() {}
 
 func (x *CopyFromRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[53]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3536,7 +3598,7 @@ func (x *CopyFromRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyFromRequest.ProtoReflect.Descriptor instead.
 func (*CopyFromRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{53}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *CopyFromRequest) GetContainer() string {
@@ -3571,7 +3633,7 @@ type CopyFromResponse struct {
 
 func (x *CopyFromResponse) Reset() {
 	*x = CopyFromResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[54]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3583,7 +3645,7 @@ func (x *CopyFromResponse) String() string {
 func (*CopyFromResponse) ProtoMessage() {}
 
 func (x *CopyFromResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[54]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3596,7 +3658,7 @@ func (x *CopyFromResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyFromResponse.ProtoReflect.Descriptor instead.
 func (*CopyFromResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{54}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *CopyFromResponse) GetStat() *PathStat {
@@ -3626,7 +3688,7 @@ type PathStat struct {
 
 func (x *PathStat) Reset() {
 	*x = PathStat{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[55]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3638,7 +3700,7 @@ func (x *PathStat) String() string {
 func (*PathStat) ProtoMessage() {}
 
 func (x *PathStat) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[55]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3651,7 +3713,7 @@ func (x *PathStat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathStat.ProtoReflect.Descriptor instead.
 func (*PathStat) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{55}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PathStat) GetName() string {
@@ -3703,7 +3765,7 @@ type CopyToRequest struct {
 
 func (x *CopyToRequest) Reset() {
 	*x = CopyToRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[56]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3715,7 +3777,7 @@ func (x *CopyToRequest) String() string {
 func (*CopyToRequest) ProtoMessage() {}
 
 func (x *CopyToRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[56]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3728,7 +3790,7 @@ func (x *CopyToRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyToRequest.ProtoReflect.Descriptor instead.
 func (*CopyToRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{56}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *CopyToRequest) GetContainer() string {
@@ -3767,7 +3829,7 @@ type CopyToResponse struct {
 
 func (x *CopyToResponse) Reset() {
 	*x = CopyToResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[57]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3779,7 +3841,7 @@ func (x *CopyToResponse) String() string {
 func (*CopyToResponse) ProtoMessage() {}
 
 func (x *CopyToResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[57]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3792,7 +3854,7 @@ func (x *CopyToResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyToResponse.ProtoReflect.Descriptor instead.
 func (*CopyToResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{57}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{58}
 }
 
 type ChangesRequest struct {
@@ -3804,7 +3866,7 @@ type ChangesRequest struct {
 
 func (x *ChangesRequest) Reset() {
 	*x = ChangesRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[58]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3816,7 +3878,7 @@ func (x *ChangesRequest) String() string {
 func (*ChangesRequest) ProtoMessage() {}
 
 func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[58]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3829,7 +3891,7 @@ func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesRequest.ProtoReflect.Descriptor instead.
 func (*ChangesRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{58}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ChangesRequest) GetContainer() string {
@@ -3848,7 +3910,7 @@ type ChangesResponse struct {
 
 func (x *ChangesResponse) Reset() {
 	*x = ChangesResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[59]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3860,7 +3922,7 @@ func (x *ChangesResponse) String() string {
 func (*ChangesResponse) ProtoMessage() {}
 
 func (x *ChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[59]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3873,7 +3935,7 @@ func (x *ChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesResponse.ProtoReflect.Descriptor instead.
 func (*ChangesResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{59}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ChangesResponse) GetChanges() []*ChangesResponse_Change {
@@ -3892,7 +3954,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[60]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3904,7 +3966,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[60]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3917,7 +3979,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{60}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ExportRequest) GetContainer() string {
@@ -3943,7 +4005,7 @@ type CommitRequest struct {
 
 func (x *CommitRequest) Reset() {
 	*x = CommitRequest{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[61]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3955,7 +4017,7 @@ func (x *CommitRequest) String() string {
 func (*CommitRequest) ProtoMessage() {}
 
 func (x *CommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[61]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3968,7 +4030,7 @@ func (x *CommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
 func (*CommitRequest) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{61}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *CommitRequest) GetContainer() string {
@@ -4022,7 +4084,7 @@ type CommitResponse struct {
 
 func (x *CommitResponse) Reset() {
 	*x = CommitResponse{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[62]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4034,7 +4096,7 @@ func (x *CommitResponse) String() string {
 func (*CommitResponse) ProtoMessage() {}
 
 func (x *CommitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[62]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4047,7 +4109,7 @@ func (x *CommitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
 func (*CommitResponse) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{62}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *CommitResponse) GetImageId() string {
@@ -4066,7 +4128,7 @@ type TopResponse_Process struct {
 
 func (x *TopResponse_Process) Reset() {
 	*x = TopResponse_Process{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[64]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4078,7 +4140,7 @@ func (x *TopResponse_Process) String() string {
 func (*TopResponse_Process) ProtoMessage() {}
 
 func (x *TopResponse_Process) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[64]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4091,7 +4153,7 @@ func (x *TopResponse_Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse_Process.ProtoReflect.Descriptor instead.
 func (*TopResponse_Process) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{36, 0}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{37, 0}
 }
 
 func (x *TopResponse_Process) GetColumns() []string {
@@ -4112,7 +4174,7 @@ type ChangesResponse_Change struct {
 
 func (x *ChangesResponse_Change) Reset() {
 	*x = ChangesResponse_Change{}
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[66]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4124,7 +4186,7 @@ func (x *ChangesResponse_Change) String() string {
 func (*ChangesResponse_Change) ProtoMessage() {}
 
 func (x *ChangesResponse_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[66]
+	mi := &file_pkg_node_nodev1_containers_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4137,7 +4199,7 @@ func (x *ChangesResponse_Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesResponse_Change.ProtoReflect.Descriptor instead.
 func (*ChangesResponse_Change) Descriptor() ([]byte, []int) {
-	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{59, 0}
+	return file_pkg_node_nodev1_containers_proto_rawDescGZIP(), []int{60, 0}
 }
 
 func (x *ChangesResponse_Change) GetKind() string {
@@ -4158,7 +4220,7 @@ var File_pkg_node_nodev1_containers_proto protoreflect.FileDescriptor
 
 const file_pkg_node_nodev1_containers_proto_rawDesc = "" +
 	"\n" +
-	" pkg/node/nodev1/containers.proto\x12\x0fcrinode.node.v1\x1a8staging/src/k8s.io/cri-api/pkg/apis/runtime/v1/api.proto\"\xf8\x06\n" +
+	" pkg/node/nodev1/containers.proto\x12\x0fcrinode.node.v1\x1a8staging/src/k8s.io/cri-api/pkg/apis/runtime/v1/api.proto\"\xa5\a\n" +
 	"\rCreateRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\x03pod\x18\x02 \x01(\v2\x1c.runtime.v1.PodSandboxConfigR\x03pod\x129\n" +
@@ -4187,8 +4249,12 @@ const file_pkg_node_nodev1_containers_proto_rawDesc = "" +
 	"\n" +
 	"pids_limit\x18\x15 \x01(\x03R\tpidsLimit\x12\x12\n" +
 	"\x04user\x18\x16 \x01(\tR\x04user\x12\x1b\n" +
-	"\tgroup_add\x18\x17 \x03(\tR\bgroupAddB\x0f\n" +
-	"\r_stop_timeout\"P\n" +
+	"\tgroup_add\x18\x17 \x03(\tR\bgroupAdd\x12+\n" +
+	"\x03log\x18\x18 \x01(\v2\x19.crinode.node.v1.LogBoundR\x03logB\x0f\n" +
+	"\r_stop_timeout\"B\n" +
+	"\bLogBound\x12\x19\n" +
+	"\bmax_size\x18\x01 \x01(\x03R\amaxSize\x12\x1b\n" +
+	"\tmax_files\x18\x02 \x01(\rR\bmaxFiles\"P\n" +
 	"\x0eCreateResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -4519,160 +4585,162 @@ func file_pkg_node_nodev1_containers_proto_rawDescGZIP() []byte {
 	return file_pkg_node_nodev1_containers_proto_rawDescData
 }
 
-var file_pkg_node_nodev1_containers_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_pkg_node_nodev1_containers_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_pkg_node_nodev1_containers_proto_goTypes = []any{
 	(*CreateRequest)(nil),              // 0: crinode.node.v1.CreateRequest
-	(*CreateResponse)(nil),             // 1: crinode.node.v1.CreateResponse
-	(*RestartPolicy)(nil),              // 2: crinode.node.v1.RestartPolicy
-	(*Tmpfs)(nil),                      // 3: crinode.node.v1.Tmpfs
-	(*VolumeMount)(nil),                // 4: crinode.node.v1.VolumeMount
-	(*Ulimit)(nil),                     // 5: crinode.node.v1.Ulimit
-	(*Healthcheck)(nil),                // 6: crinode.node.v1.Healthcheck
-	(*NetworkMembership)(nil),          // 7: crinode.node.v1.NetworkMembership
-	(*StartRequest)(nil),               // 8: crinode.node.v1.StartRequest
-	(*StartResponse)(nil),              // 9: crinode.node.v1.StartResponse
-	(*StopRequest)(nil),                // 10: crinode.node.v1.StopRequest
-	(*StopResponse)(nil),               // 11: crinode.node.v1.StopResponse
-	(*RestartRequest)(nil),             // 12: crinode.node.v1.RestartRequest
-	(*RestartResponse)(nil),            // 13: crinode.node.v1.RestartResponse
-	(*KillRequest)(nil),                // 14: crinode.node.v1.KillRequest
-	(*KillResponse)(nil),               // 15: crinode.node.v1.KillResponse
-	(*PauseRequest)(nil),               // 16: crinode.node.v1.PauseRequest
-	(*PauseResponse)(nil),              // 17: crinode.node.v1.PauseResponse
-	(*UnpauseRequest)(nil),             // 18: crinode.node.v1.UnpauseRequest
-	(*UnpauseResponse)(nil),            // 19: crinode.node.v1.UnpauseResponse
-	(*RemoveRequest)(nil),              // 20: crinode.node.v1.RemoveRequest
-	(*RemoveResponse)(nil),             // 21: crinode.node.v1.RemoveResponse
-	(*WaitRequest)(nil),                // 22: crinode.node.v1.WaitRequest
-	(*WaitResponse)(nil),               // 23: crinode.node.v1.WaitResponse
-	(*RenameRequest)(nil),              // 24: crinode.node.v1.RenameRequest
-	(*RenameResponse)(nil),             // 25: crinode.node.v1.RenameResponse
-	(*UpdateRequest)(nil),              // 26: crinode.node.v1.UpdateRequest
-	(*UpdateResponse)(nil),             // 27: crinode.node.v1.UpdateResponse
-	(*ListRequest)(nil),                // 28: crinode.node.v1.ListRequest
-	(*ListResponse)(nil),               // 29: crinode.node.v1.ListResponse
-	(*Container)(nil),                  // 30: crinode.node.v1.Container
-	(*Port)(nil),                       // 31: crinode.node.v1.Port
-	(*Mount)(nil),                      // 32: crinode.node.v1.Mount
-	(*InspectRequest)(nil),             // 33: crinode.node.v1.InspectRequest
-	(*InspectResponse)(nil),            // 34: crinode.node.v1.InspectResponse
-	(*TopRequest)(nil),                 // 35: crinode.node.v1.TopRequest
-	(*TopResponse)(nil),                // 36: crinode.node.v1.TopResponse
-	(*StatsRequest)(nil),               // 37: crinode.node.v1.StatsRequest
-	(*StatsResponse)(nil),              // 38: crinode.node.v1.StatsResponse
-	(*Usage)(nil),                      // 39: crinode.node.v1.Usage
-	(*TerminalSize)(nil),               // 40: crinode.node.v1.TerminalSize
-	(*AttachRequest)(nil),              // 41: crinode.node.v1.AttachRequest
-	(*AttachOpen)(nil),                 // 42: crinode.node.v1.AttachOpen
-	(*ExecRequest)(nil),                // 43: crinode.node.v1.ExecRequest
-	(*ExecOpen)(nil),                   // 44: crinode.node.v1.ExecOpen
-	(*StreamResponse)(nil),             // 45: crinode.node.v1.StreamResponse
-	(*Exit)(nil),                       // 46: crinode.node.v1.Exit
-	(*LogsRequest)(nil),                // 47: crinode.node.v1.LogsRequest
-	(*LogsResponse)(nil),               // 48: crinode.node.v1.LogsResponse
-	(*LogLine)(nil),                    // 49: crinode.node.v1.LogLine
-	(*EventsRequest)(nil),              // 50: crinode.node.v1.EventsRequest
-	(*Event)(nil),                      // 51: crinode.node.v1.Event
-	(*Chunk)(nil),                      // 52: crinode.node.v1.Chunk
-	(*CopyFromRequest)(nil),            // 53: crinode.node.v1.CopyFromRequest
-	(*CopyFromResponse)(nil),           // 54: crinode.node.v1.CopyFromResponse
-	(*PathStat)(nil),                   // 55: crinode.node.v1.PathStat
-	(*CopyToRequest)(nil),              // 56: crinode.node.v1.CopyToRequest
-	(*CopyToResponse)(nil),             // 57: crinode.node.v1.CopyToResponse
-	(*ChangesRequest)(nil),             // 58: crinode.node.v1.ChangesRequest
-	(*ChangesResponse)(nil),            // 59: crinode.node.v1.ChangesResponse
-	(*ExportRequest)(nil),              // 60: crinode.node.v1.ExportRequest
-	(*CommitRequest)(nil),              // 61: crinode.node.v1.CommitRequest
-	(*CommitResponse)(nil),             // 62: crinode.node.v1.CommitResponse
-	nil,                                // 63: crinode.node.v1.Container.LabelsEntry
-	(*TopResponse_Process)(nil),        // 64: crinode.node.v1.TopResponse.Process
-	nil,                                // 65: crinode.node.v1.Event.AttributesEntry
-	(*ChangesResponse_Change)(nil),     // 66: crinode.node.v1.ChangesResponse.Change
-	(*v1.PodSandboxConfig)(nil),        // 67: runtime.v1.PodSandboxConfig
-	(*v1.ContainerConfig)(nil),         // 68: runtime.v1.ContainerConfig
-	(*v1.LinuxContainerResources)(nil), // 69: runtime.v1.LinuxContainerResources
+	(*LogBound)(nil),                   // 1: crinode.node.v1.LogBound
+	(*CreateResponse)(nil),             // 2: crinode.node.v1.CreateResponse
+	(*RestartPolicy)(nil),              // 3: crinode.node.v1.RestartPolicy
+	(*Tmpfs)(nil),                      // 4: crinode.node.v1.Tmpfs
+	(*VolumeMount)(nil),                // 5: crinode.node.v1.VolumeMount
+	(*Ulimit)(nil),                     // 6: crinode.node.v1.Ulimit
+	(*Healthcheck)(nil),                // 7: crinode.node.v1.Healthcheck
+	(*NetworkMembership)(nil),          // 8: crinode.node.v1.NetworkMembership
+	(*StartRequest)(nil),               // 9: crinode.node.v1.StartRequest
+	(*StartResponse)(nil),              // 10: crinode.node.v1.StartResponse
+	(*StopRequest)(nil),                // 11: crinode.node.v1.StopRequest
+	(*StopResponse)(nil),               // 12: crinode.node.v1.StopResponse
+	(*RestartRequest)(nil),             // 13: crinode.node.v1.RestartRequest
+	(*RestartResponse)(nil),            // 14: crinode.node.v1.RestartResponse
+	(*KillRequest)(nil),                // 15: crinode.node.v1.KillRequest
+	(*KillResponse)(nil),               // 16: crinode.node.v1.KillResponse
+	(*PauseRequest)(nil),               // 17: crinode.node.v1.PauseRequest
+	(*PauseResponse)(nil),              // 18: crinode.node.v1.PauseResponse
+	(*UnpauseRequest)(nil),             // 19: crinode.node.v1.UnpauseRequest
+	(*UnpauseResponse)(nil),            // 20: crinode.node.v1.UnpauseResponse
+	(*RemoveRequest)(nil),              // 21: crinode.node.v1.RemoveRequest
+	(*RemoveResponse)(nil),             // 22: crinode.node.v1.RemoveResponse
+	(*WaitRequest)(nil),                // 23: crinode.node.v1.WaitRequest
+	(*WaitResponse)(nil),               // 24: crinode.node.v1.WaitResponse
+	(*RenameRequest)(nil),              // 25: crinode.node.v1.RenameRequest
+	(*RenameResponse)(nil),             // 26: crinode.node.v1.RenameResponse
+	(*UpdateRequest)(nil),              // 27: crinode.node.v1.UpdateRequest
+	(*UpdateResponse)(nil),             // 28: crinode.node.v1.UpdateResponse
+	(*ListRequest)(nil),                // 29: crinode.node.v1.ListRequest
+	(*ListResponse)(nil),               // 30: crinode.node.v1.ListResponse
+	(*Container)(nil),                  // 31: crinode.node.v1.Container
+	(*Port)(nil),                       // 32: crinode.node.v1.Port
+	(*Mount)(nil),                      // 33: crinode.node.v1.Mount
+	(*InspectRequest)(nil),             // 34: crinode.node.v1.InspectRequest
+	(*InspectResponse)(nil),            // 35: crinode.node.v1.InspectResponse
+	(*TopRequest)(nil),                 // 36: crinode.node.v1.TopRequest
+	(*TopResponse)(nil),                // 37: crinode.node.v1.TopResponse
+	(*StatsRequest)(nil),               // 38: crinode.node.v1.StatsRequest
+	(*StatsResponse)(nil),              // 39: crinode.node.v1.StatsResponse
+	(*Usage)(nil),                      // 40: crinode.node.v1.Usage
+	(*TerminalSize)(nil),               // 41: crinode.node.v1.TerminalSize
+	(*AttachRequest)(nil),              // 42: crinode.node.v1.AttachRequest
+	(*AttachOpen)(nil),                 // 43: crinode.node.v1.AttachOpen
+	(*ExecRequest)(nil),                // 44: crinode.node.v1.ExecRequest
+	(*ExecOpen)(nil),                   // 45: crinode.node.v1.ExecOpen
+	(*StreamResponse)(nil),             // 46: crinode.node.v1.StreamResponse
+	(*Exit)(nil),                       // 47: crinode.node.v1.Exit
+	(*LogsRequest)(nil),                // 48: crinode.node.v1.LogsRequest
+	(*LogsResponse)(nil),               // 49: crinode.node.v1.LogsResponse
+	(*LogLine)(nil),                    // 50: crinode.node.v1.LogLine
+	(*EventsRequest)(nil),              // 51: crinode.node.v1.EventsRequest
+	(*Event)(nil),                      // 52: crinode.node.v1.Event
+	(*Chunk)(nil),                      // 53: crinode.node.v1.Chunk
+	(*CopyFromRequest)(nil),            // 54: crinode.node.v1.CopyFromRequest
+	(*CopyFromResponse)(nil),           // 55: crinode.node.v1.CopyFromResponse
+	(*PathStat)(nil),                   // 56: crinode.node.v1.PathStat
+	(*CopyToRequest)(nil),              // 57: crinode.node.v1.CopyToRequest
+	(*CopyToResponse)(nil),             // 58: crinode.node.v1.CopyToResponse
+	(*ChangesRequest)(nil),             // 59: crinode.node.v1.ChangesRequest
+	(*ChangesResponse)(nil),            // 60: crinode.node.v1.ChangesResponse
+	(*ExportRequest)(nil),              // 61: crinode.node.v1.ExportRequest
+	(*CommitRequest)(nil),              // 62: crinode.node.v1.CommitRequest
+	(*CommitResponse)(nil),             // 63: crinode.node.v1.CommitResponse
+	nil,                                // 64: crinode.node.v1.Container.LabelsEntry
+	(*TopResponse_Process)(nil),        // 65: crinode.node.v1.TopResponse.Process
+	nil,                                // 66: crinode.node.v1.Event.AttributesEntry
+	(*ChangesResponse_Change)(nil),     // 67: crinode.node.v1.ChangesResponse.Change
+	(*v1.PodSandboxConfig)(nil),        // 68: runtime.v1.PodSandboxConfig
+	(*v1.ContainerConfig)(nil),         // 69: runtime.v1.ContainerConfig
+	(*v1.LinuxContainerResources)(nil), // 70: runtime.v1.LinuxContainerResources
 }
 var file_pkg_node_nodev1_containers_proto_depIdxs = []int32{
-	67, // 0: crinode.node.v1.CreateRequest.pod:type_name -> runtime.v1.PodSandboxConfig
-	68, // 1: crinode.node.v1.CreateRequest.container:type_name -> runtime.v1.ContainerConfig
-	2,  // 2: crinode.node.v1.CreateRequest.restart:type_name -> crinode.node.v1.RestartPolicy
-	3,  // 3: crinode.node.v1.CreateRequest.tmpfs:type_name -> crinode.node.v1.Tmpfs
-	4,  // 4: crinode.node.v1.CreateRequest.volumes:type_name -> crinode.node.v1.VolumeMount
-	5,  // 5: crinode.node.v1.CreateRequest.ulimits:type_name -> crinode.node.v1.Ulimit
-	6,  // 6: crinode.node.v1.CreateRequest.healthcheck:type_name -> crinode.node.v1.Healthcheck
-	7,  // 7: crinode.node.v1.CreateRequest.networks:type_name -> crinode.node.v1.NetworkMembership
-	69, // 8: crinode.node.v1.UpdateRequest.resources:type_name -> runtime.v1.LinuxContainerResources
-	2,  // 9: crinode.node.v1.UpdateRequest.restart:type_name -> crinode.node.v1.RestartPolicy
-	30, // 10: crinode.node.v1.ListResponse.containers:type_name -> crinode.node.v1.Container
-	31, // 11: crinode.node.v1.Container.ports:type_name -> crinode.node.v1.Port
-	63, // 12: crinode.node.v1.Container.labels:type_name -> crinode.node.v1.Container.LabelsEntry
-	32, // 13: crinode.node.v1.Container.mounts:type_name -> crinode.node.v1.Mount
-	64, // 14: crinode.node.v1.TopResponse.processes:type_name -> crinode.node.v1.TopResponse.Process
-	39, // 15: crinode.node.v1.StatsResponse.usages:type_name -> crinode.node.v1.Usage
-	42, // 16: crinode.node.v1.AttachRequest.open:type_name -> crinode.node.v1.AttachOpen
-	40, // 17: crinode.node.v1.AttachRequest.size:type_name -> crinode.node.v1.TerminalSize
-	40, // 18: crinode.node.v1.AttachOpen.size:type_name -> crinode.node.v1.TerminalSize
-	44, // 19: crinode.node.v1.ExecRequest.open:type_name -> crinode.node.v1.ExecOpen
-	40, // 20: crinode.node.v1.ExecRequest.size:type_name -> crinode.node.v1.TerminalSize
-	40, // 21: crinode.node.v1.ExecOpen.size:type_name -> crinode.node.v1.TerminalSize
-	46, // 22: crinode.node.v1.StreamResponse.exit:type_name -> crinode.node.v1.Exit
-	49, // 23: crinode.node.v1.LogsResponse.lines:type_name -> crinode.node.v1.LogLine
-	65, // 24: crinode.node.v1.Event.attributes:type_name -> crinode.node.v1.Event.AttributesEntry
-	55, // 25: crinode.node.v1.CopyFromResponse.stat:type_name -> crinode.node.v1.PathStat
-	66, // 26: crinode.node.v1.ChangesResponse.changes:type_name -> crinode.node.v1.ChangesResponse.Change
-	0,  // 27: crinode.node.v1.Containers.Create:input_type -> crinode.node.v1.CreateRequest
-	8,  // 28: crinode.node.v1.Containers.Start:input_type -> crinode.node.v1.StartRequest
-	10, // 29: crinode.node.v1.Containers.Stop:input_type -> crinode.node.v1.StopRequest
-	12, // 30: crinode.node.v1.Containers.Restart:input_type -> crinode.node.v1.RestartRequest
-	14, // 31: crinode.node.v1.Containers.Kill:input_type -> crinode.node.v1.KillRequest
-	16, // 32: crinode.node.v1.Containers.Pause:input_type -> crinode.node.v1.PauseRequest
-	18, // 33: crinode.node.v1.Containers.Unpause:input_type -> crinode.node.v1.UnpauseRequest
-	20, // 34: crinode.node.v1.Containers.Remove:input_type -> crinode.node.v1.RemoveRequest
-	22, // 35: crinode.node.v1.Containers.Wait:input_type -> crinode.node.v1.WaitRequest
-	24, // 36: crinode.node.v1.Containers.Rename:input_type -> crinode.node.v1.RenameRequest
-	26, // 37: crinode.node.v1.Containers.Update:input_type -> crinode.node.v1.UpdateRequest
-	28, // 38: crinode.node.v1.Containers.List:input_type -> crinode.node.v1.ListRequest
-	33, // 39: crinode.node.v1.Containers.Inspect:input_type -> crinode.node.v1.InspectRequest
-	35, // 40: crinode.node.v1.Containers.Top:input_type -> crinode.node.v1.TopRequest
-	37, // 41: crinode.node.v1.Containers.Stats:input_type -> crinode.node.v1.StatsRequest
-	41, // 42: crinode.node.v1.Containers.Attach:input_type -> crinode.node.v1.AttachRequest
-	43, // 43: crinode.node.v1.Containers.Exec:input_type -> crinode.node.v1.ExecRequest
-	47, // 44: crinode.node.v1.Containers.Logs:input_type -> crinode.node.v1.LogsRequest
-	50, // 45: crinode.node.v1.Containers.Events:input_type -> crinode.node.v1.EventsRequest
-	53, // 46: crinode.node.v1.Containers.CopyFrom:input_type -> crinode.node.v1.CopyFromRequest
-	56, // 47: crinode.node.v1.Containers.CopyTo:input_type -> crinode.node.v1.CopyToRequest
-	58, // 48: crinode.node.v1.Containers.Changes:input_type -> crinode.node.v1.ChangesRequest
-	60, // 49: crinode.node.v1.Containers.Export:input_type -> crinode.node.v1.ExportRequest
-	61, // 50: crinode.node.v1.Containers.Commit:input_type -> crinode.node.v1.CommitRequest
-	1,  // 51: crinode.node.v1.Containers.Create:output_type -> crinode.node.v1.CreateResponse
-	9,  // 52: crinode.node.v1.Containers.Start:output_type -> crinode.node.v1.StartResponse
-	11, // 53: crinode.node.v1.Containers.Stop:output_type -> crinode.node.v1.StopResponse
-	13, // 54: crinode.node.v1.Containers.Restart:output_type -> crinode.node.v1.RestartResponse
-	15, // 55: crinode.node.v1.Containers.Kill:output_type -> crinode.node.v1.KillResponse
-	17, // 56: crinode.node.v1.Containers.Pause:output_type -> crinode.node.v1.PauseResponse
-	19, // 57: crinode.node.v1.Containers.Unpause:output_type -> crinode.node.v1.UnpauseResponse
-	21, // 58: crinode.node.v1.Containers.Remove:output_type -> crinode.node.v1.RemoveResponse
-	23, // 59: crinode.node.v1.Containers.Wait:output_type -> crinode.node.v1.WaitResponse
-	25, // 60: crinode.node.v1.Containers.Rename:output_type -> crinode.node.v1.RenameResponse
-	27, // 61: crinode.node.v1.Containers.Update:output_type -> crinode.node.v1.UpdateResponse
-	29, // 62: crinode.node.v1.Containers.List:output_type -> crinode.node.v1.ListResponse
-	34, // 63: crinode.node.v1.Containers.Inspect:output_type -> crinode.node.v1.InspectResponse
-	36, // 64: crinode.node.v1.Containers.Top:output_type -> crinode.node.v1.TopResponse
-	38, // 65: crinode.node.v1.Containers.Stats:output_type -> crinode.node.v1.StatsResponse
-	45, // 66: crinode.node.v1.Containers.Attach:output_type -> crinode.node.v1.StreamResponse
-	45, // 67: crinode.node.v1.Containers.Exec:output_type -> crinode.node.v1.StreamResponse
-	48, // 68: crinode.node.v1.Containers.Logs:output_type -> crinode.node.v1.LogsResponse
-	51, // 69: crinode.node.v1.Containers.Events:output_type -> crinode.node.v1.Event
-	54, // 70: crinode.node.v1.Containers.CopyFrom:output_type -> crinode.node.v1.CopyFromResponse
-	57, // 71: crinode.node.v1.Containers.CopyTo:output_type -> crinode.node.v1.CopyToResponse
-	59, // 72: crinode.node.v1.Containers.Changes:output_type -> crinode.node.v1.ChangesResponse
-	52, // 73: crinode.node.v1.Containers.Export:output_type -> crinode.node.v1.Chunk
-	62, // 74: crinode.node.v1.Containers.Commit:output_type -> crinode.node.v1.CommitResponse
-	51, // [51:75] is the sub-list for method output_type
-	27, // [27:51] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	68, // 0: crinode.node.v1.CreateRequest.pod:type_name -> runtime.v1.PodSandboxConfig
+	69, // 1: crinode.node.v1.CreateRequest.container:type_name -> runtime.v1.ContainerConfig
+	3,  // 2: crinode.node.v1.CreateRequest.restart:type_name -> crinode.node.v1.RestartPolicy
+	4,  // 3: crinode.node.v1.CreateRequest.tmpfs:type_name -> crinode.node.v1.Tmpfs
+	5,  // 4: crinode.node.v1.CreateRequest.volumes:type_name -> crinode.node.v1.VolumeMount
+	6,  // 5: crinode.node.v1.CreateRequest.ulimits:type_name -> crinode.node.v1.Ulimit
+	7,  // 6: crinode.node.v1.CreateRequest.healthcheck:type_name -> crinode.node.v1.Healthcheck
+	8,  // 7: crinode.node.v1.CreateRequest.networks:type_name -> crinode.node.v1.NetworkMembership
+	1,  // 8: crinode.node.v1.CreateRequest.log:type_name -> crinode.node.v1.LogBound
+	70, // 9: crinode.node.v1.UpdateRequest.resources:type_name -> runtime.v1.LinuxContainerResources
+	3,  // 10: crinode.node.v1.UpdateRequest.restart:type_name -> crinode.node.v1.RestartPolicy
+	31, // 11: crinode.node.v1.ListResponse.containers:type_name -> crinode.node.v1.Container
+	32, // 12: crinode.node.v1.Container.ports:type_name -> crinode.node.v1.Port
+	64, // 13: crinode.node.v1.Container.labels:type_name -> crinode.node.v1.Container.LabelsEntry
+	33, // 14: crinode.node.v1.Container.mounts:type_name -> crinode.node.v1.Mount
+	65, // 15: crinode.node.v1.TopResponse.processes:type_name -> crinode.node.v1.TopResponse.Process
+	40, // 16: crinode.node.v1.StatsResponse.usages:type_name -> crinode.node.v1.Usage
+	43, // 17: crinode.node.v1.AttachRequest.open:type_name -> crinode.node.v1.AttachOpen
+	41, // 18: crinode.node.v1.AttachRequest.size:type_name -> crinode.node.v1.TerminalSize
+	41, // 19: crinode.node.v1.AttachOpen.size:type_name -> crinode.node.v1.TerminalSize
+	45, // 20: crinode.node.v1.ExecRequest.open:type_name -> crinode.node.v1.ExecOpen
+	41, // 21: crinode.node.v1.ExecRequest.size:type_name -> crinode.node.v1.TerminalSize
+	41, // 22: crinode.node.v1.ExecOpen.size:type_name -> crinode.node.v1.TerminalSize
+	47, // 23: crinode.node.v1.StreamResponse.exit:type_name -> crinode.node.v1.Exit
+	50, // 24: crinode.node.v1.LogsResponse.lines:type_name -> crinode.node.v1.LogLine
+	66, // 25: crinode.node.v1.Event.attributes:type_name -> crinode.node.v1.Event.AttributesEntry
+	56, // 26: crinode.node.v1.CopyFromResponse.stat:type_name -> crinode.node.v1.PathStat
+	67, // 27: crinode.node.v1.ChangesResponse.changes:type_name -> crinode.node.v1.ChangesResponse.Change
+	0,  // 28: crinode.node.v1.Containers.Create:input_type -> crinode.node.v1.CreateRequest
+	9,  // 29: crinode.node.v1.Containers.Start:input_type -> crinode.node.v1.StartRequest
+	11, // 30: crinode.node.v1.Containers.Stop:input_type -> crinode.node.v1.StopRequest
+	13, // 31: crinode.node.v1.Containers.Restart:input_type -> crinode.node.v1.RestartRequest
+	15, // 32: crinode.node.v1.Containers.Kill:input_type -> crinode.node.v1.KillRequest
+	17, // 33: crinode.node.v1.Containers.Pause:input_type -> crinode.node.v1.PauseRequest
+	19, // 34: crinode.node.v1.Containers.Unpause:input_type -> crinode.node.v1.UnpauseRequest
+	21, // 35: crinode.node.v1.Containers.Remove:input_type -> crinode.node.v1.RemoveRequest
+	23, // 36: crinode.node.v1.Containers.Wait:input_type -> crinode.node.v1.WaitRequest
+	25, // 37: crinode.node.v1.Containers.Rename:input_type -> crinode.node.v1.RenameRequest
+	27, // 38: crinode.node.v1.Containers.Update:input_type -> crinode.node.v1.UpdateRequest
+	29, // 39: crinode.node.v1.Containers.List:input_type -> crinode.node.v1.ListRequest
+	34, // 40: crinode.node.v1.Containers.Inspect:input_type -> crinode.node.v1.InspectRequest
+	36, // 41: crinode.node.v1.Containers.Top:input_type -> crinode.node.v1.TopRequest
+	38, // 42: crinode.node.v1.Containers.Stats:input_type -> crinode.node.v1.StatsRequest
+	42, // 43: crinode.node.v1.Containers.Attach:input_type -> crinode.node.v1.AttachRequest
+	44, // 44: crinode.node.v1.Containers.Exec:input_type -> crinode.node.v1.ExecRequest
+	48, // 45: crinode.node.v1.Containers.Logs:input_type -> crinode.node.v1.LogsRequest
+	51, // 46: crinode.node.v1.Containers.Events:input_type -> crinode.node.v1.EventsRequest
+	54, // 47: crinode.node.v1.Containers.CopyFrom:input_type -> crinode.node.v1.CopyFromRequest
+	57, // 48: crinode.node.v1.Containers.CopyTo:input_type -> crinode.node.v1.CopyToRequest
+	59, // 49: crinode.node.v1.Containers.Changes:input_type -> crinode.node.v1.ChangesRequest
+	61, // 50: crinode.node.v1.Containers.Export:input_type -> crinode.node.v1.ExportRequest
+	62, // 51: crinode.node.v1.Containers.Commit:input_type -> crinode.node.v1.CommitRequest
+	2,  // 52: crinode.node.v1.Containers.Create:output_type -> crinode.node.v1.CreateResponse
+	10, // 53: crinode.node.v1.Containers.Start:output_type -> crinode.node.v1.StartResponse
+	12, // 54: crinode.node.v1.Containers.Stop:output_type -> crinode.node.v1.StopResponse
+	14, // 55: crinode.node.v1.Containers.Restart:output_type -> crinode.node.v1.RestartResponse
+	16, // 56: crinode.node.v1.Containers.Kill:output_type -> crinode.node.v1.KillResponse
+	18, // 57: crinode.node.v1.Containers.Pause:output_type -> crinode.node.v1.PauseResponse
+	20, // 58: crinode.node.v1.Containers.Unpause:output_type -> crinode.node.v1.UnpauseResponse
+	22, // 59: crinode.node.v1.Containers.Remove:output_type -> crinode.node.v1.RemoveResponse
+	24, // 60: crinode.node.v1.Containers.Wait:output_type -> crinode.node.v1.WaitResponse
+	26, // 61: crinode.node.v1.Containers.Rename:output_type -> crinode.node.v1.RenameResponse
+	28, // 62: crinode.node.v1.Containers.Update:output_type -> crinode.node.v1.UpdateResponse
+	30, // 63: crinode.node.v1.Containers.List:output_type -> crinode.node.v1.ListResponse
+	35, // 64: crinode.node.v1.Containers.Inspect:output_type -> crinode.node.v1.InspectResponse
+	37, // 65: crinode.node.v1.Containers.Top:output_type -> crinode.node.v1.TopResponse
+	39, // 66: crinode.node.v1.Containers.Stats:output_type -> crinode.node.v1.StatsResponse
+	46, // 67: crinode.node.v1.Containers.Attach:output_type -> crinode.node.v1.StreamResponse
+	46, // 68: crinode.node.v1.Containers.Exec:output_type -> crinode.node.v1.StreamResponse
+	49, // 69: crinode.node.v1.Containers.Logs:output_type -> crinode.node.v1.LogsResponse
+	52, // 70: crinode.node.v1.Containers.Events:output_type -> crinode.node.v1.Event
+	55, // 71: crinode.node.v1.Containers.CopyFrom:output_type -> crinode.node.v1.CopyFromResponse
+	58, // 72: crinode.node.v1.Containers.CopyTo:output_type -> crinode.node.v1.CopyToResponse
+	60, // 73: crinode.node.v1.Containers.Changes:output_type -> crinode.node.v1.ChangesResponse
+	53, // 74: crinode.node.v1.Containers.Export:output_type -> crinode.node.v1.Chunk
+	63, // 75: crinode.node.v1.Containers.Commit:output_type -> crinode.node.v1.CommitResponse
+	52, // [52:76] is the sub-list for method output_type
+	28, // [28:52] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_pkg_node_nodev1_containers_proto_init() }
@@ -4681,16 +4749,16 @@ func file_pkg_node_nodev1_containers_proto_init() {
 		return
 	}
 	file_pkg_node_nodev1_containers_proto_msgTypes[0].OneofWrappers = []any{}
-	file_pkg_node_nodev1_containers_proto_msgTypes[10].OneofWrappers = []any{}
-	file_pkg_node_nodev1_containers_proto_msgTypes[12].OneofWrappers = []any{}
-	file_pkg_node_nodev1_containers_proto_msgTypes[47].OneofWrappers = []any{}
+	file_pkg_node_nodev1_containers_proto_msgTypes[11].OneofWrappers = []any{}
+	file_pkg_node_nodev1_containers_proto_msgTypes[13].OneofWrappers = []any{}
+	file_pkg_node_nodev1_containers_proto_msgTypes[48].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pkg_node_nodev1_containers_proto_rawDesc), len(file_pkg_node_nodev1_containers_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   67,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
