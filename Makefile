@@ -35,9 +35,10 @@ BUILD        := CGO_ENABLED=0 $(GO) build -trimpath
 TEST         := CGO_ENABLED=1 $(GO) test -count=1
 UNIT_TIMEOUT ?= 20m
 E2E_TIMEOUT  ?= 40m
+CLUSTER_TIMEOUT ?= 60m
 FUZZTIME     ?= 30s
 # What `make test` does, in this order.
-TEST_STEPS   ?= fmt vet lint unit e2e
+TEST_STEPS   ?= fmt vet lint unit e2e test-kubelet
 # Flags of the daemon for `make run`, such as ARGS="--log-level 4".
 ARGS ?=
 # More for `make install`, such as INSTALL_ARGS=--start.
@@ -152,6 +153,20 @@ unit: ## Run the tests beside the code, with the race detector.
 .PHONY: e2e
 e2e: build ## Run the end-to-end tests: real daemon, runtimes, network and registry.
 	@$(TEST) -p 1 -timeout $(E2E_TIMEOUT) ./test/e2e/...
+
+# The tests under Kubernetes are a module of their own, and build its programs into
+# bin/kubernetes, which takes minutes the first time.
+.PHONY: test-kubelet
+test-kubelet: build ## Run the tests under a kubelet that is alone, with static pods.
+	@cd test/e2e/cluster
+	$(TEST) -timeout 15m ./alone
+
+.PHONY: test-cluster
+test-cluster: deps build $(BIN)/tools/golangci-lint-$(GOLANGCI_VERSION) ## Run the tests in a Kubernetes cluster (CLUSTER_RUN=regular expression).
+	@cd test/e2e/cluster
+	$(GO) vet ./...
+	$(BIN)/tools/golangci-lint-$(GOLANGCI_VERSION) run ./...
+	$(TEST) -v -p 1 -timeout $(CLUSTER_TIMEOUT) $(if $(CLUSTER_RUN),-run "$(CLUSTER_RUN)") ./...
 
 .PHONY: critest
 critest: deps build ## Run the validation suite: CRITEST=path (CRITEST_HANDLER=crun, CRITEST_PARALLEL=4, CRITEST_WEBSOCKET=1, CRITEST_ARGS=, REGISTRY=127.0.0.1:5000).

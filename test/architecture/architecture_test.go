@@ -156,6 +156,8 @@ func directions() []direction {
 		{dir: "pkg/runtime/linux", only: append([]string{"golang.org/x/sys"}, leaf...)},
 		// The leak checker shares no code with what it checks.
 		{dir: "test/e2e/invariant", deny: own("pkg", "cmd")},
+		// Kubernetes is run, not linked, and so is what it runs on.
+		{dir: "test/e2e/cluster", deny: append(own("pkg", "cmd"), "k8s.io/kubernetes"), tests: true},
 	}
 }
 

@@ -121,8 +121,8 @@ func Run(o Options) (int, error) {
 			return 1, err
 		}
 		code, err := enter(o.Dir, r.Init.PID)
-		if word != nil && code == 0 && err == nil {
-			err = dismiss(word, r.Keeper)
+		if word != nil {
+			err = errors.Join(err, dismiss(word, r.Keeper, code == 0 && err == nil))
 		}
 		return code, err
 	}
@@ -191,15 +191,17 @@ func startKeeper(o Options) (word io.WriteCloser, err error) {
 	return word, nil
 }
 
-// dismiss tells the keeper that all went well and waits for its end.
-func dismiss(word io.WriteCloser, keeper Mark) error {
+// dismiss tells the keeper whether all went well and waits for its end.
+func dismiss(word io.WriteCloser, keeper Mark, well bool) error {
 	fd, err := unix.PidfdOpen(keeper.PID, 0)
 	if err != nil {
 		return fmt.Errorf("open keeper: %w", err)
 	}
 	defer unix.Close(fd)
-	if _, err := io.WriteString(word, "well\n"); err != nil {
-		return fmt.Errorf("tell keeper: %w", err)
+	if well {
+		if _, err := io.WriteString(word, "well\n"); err != nil {
+			return fmt.Errorf("tell keeper: %w", err)
+		}
 	}
 	if err := word.Close(); err != nil {
 		return err

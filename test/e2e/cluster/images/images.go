@@ -4,7 +4,9 @@ package images
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -27,6 +29,7 @@ type Set struct {
 }
 
 // Push makes the images and pushes them; probe is the compiled test/e2e/program.
+// Those of programs that have not been built are left out.
 func Push(ctx context.Context, r *registry.Registry, p build.Programs, probe string) (Set, error) {
 	base, err := image.Busybox()
 	if err != nil {
@@ -37,32 +40,42 @@ func Push(ctx context.Context, r *registry.Registry, p build.Programs, probe str
 		return Set{}, err
 	}
 	base = append(base, image.File{Name: "bin/probe", Mode: 0o755, Data: data})
-	s := Set{Busybox: r.Ref("e2e/busybox:1"), Agnhost: r.Ref("e2e/agnhost:1"), CoreDNS: r.Ref("e2e/coredns:1")}
-	specs := map[string]image.Spec{
-		"e2e/busybox:1": {Layers: [][]image.File{base}, Config: v1.Config{Cmd: []string{"/bin/sh"}}},
+	var s Set
+	s.Busybox, err = push(ctx, r, "e2e/busybox:1", image.Spec{Layers: [][]image.File{base}, Config: v1.Config{Cmd: []string{"/bin/sh"}}})
+	if err != nil {
+		return Set{}, err
 	}
-	for name, program := range map[string]string{"e2e/agnhost:1": build.Agnhost, "e2e/coredns:1": build.CoreDNS} {
-		data, err := os.ReadFile(p.Path(program))
-		if err != nil {
+	for _, made := range []struct {
+		program string
+		command []string
+		ref     *string
+	}{
+		// What agnhost does without arguments in the image of Kubernetes.
+		{build.Agnhost, []string{"pause"}, &s.Agnhost},
+		{build.CoreDNS, nil, &s.CoreDNS},
+	} {
+		data, err := os.ReadFile(p.Path(made.program))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
 			return Set{}, err
 		}
-		specs[name] = image.Spec{
-			Layers: [][]image.File{base, {{Name: program, Mode: 0o755, Data: data}}},
-			Config: v1.Config{Entrypoint: []string{"/" + program}},
-		}
-	}
-	// What agnhost does without arguments in the image of Kubernetes.
-	agnhost := specs["e2e/agnhost:1"]
-	agnhost.Config.Cmd = []string{"pause"}
-	specs["e2e/agnhost:1"] = agnhost
-	for name, spec := range specs {
-		img, err := image.Build(spec)
+		*made.ref, err = push(ctx, r, "e2e/"+made.program+":1", image.Spec{
+			Layers: [][]image.File{base, {{Name: made.program, Mode: 0o755, Data: data}}},
+			Config: v1.Config{Entrypoint: []string{"/" + made.program}, Cmd: made.command},
+		})
 		if err != nil {
-			return Set{}, fmt.Errorf("build %s: %w", name, err)
-		}
-		if _, err := r.Push(ctx, name, img); err != nil {
 			return Set{}, err
 		}
 	}
 	return s, nil
+}
+
+func push(ctx context.Context, r *registry.Registry, name string, s image.Spec) (string, error) {
+	img, err := image.Build(s)
+	if err != nil {
+		return "", fmt.Errorf("build %s: %w", name, err)
+	}
+	_, err = r.Push(ctx, name, img)
+	return r.Ref(name), err
 }

@@ -16,6 +16,10 @@ var runtimeError = regexp.MustCompile(`(?i)^E\d{4} .*(runtime service|image serv
 var expected = []string{
 	// A container is gone between kubelet's list and its look.
 	`code = NotFound`,
+	// kubelet has taken its question back.
+	`code = Canceled desc = context canceled`,
+	// kubelet has not looked at the runtime yet when it starts.
+	`Skipping pod synchronization.*container runtime status check may not have completed yet`,
 }
 
 // ExpectKubeletError names, as a regular expression, errors of the runtime that a

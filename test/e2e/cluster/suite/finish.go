@@ -31,28 +31,27 @@ func (c *Cluster) finish(ctx context.Context) error {
 	if len(wrong) > 0 {
 		scanErr = errors.Join(scanErr, fmt.Errorf("kubelet's log has %d errors of the runtime:\n%s", len(wrong), strings.Join(wrong, "\n")))
 	}
-	return errors.Join(err, scanErr, c.Worker.Stop(ctx), c.Plane.Kill(), c.Registry.Close())
+	return errors.Join(err, scanErr, c.Worker.Stop(ctx), c.killPlane(), c.Registry.Close())
+}
+
+func (c *Cluster) killPlane() error {
+	if c.Plane == nil {
+		return nil
+	}
+	return c.Plane.Kill()
 }
 
 // Residue deletes all that runs pods, in every namespace, and says what is then
 // left of them on the node.
 func (c *Cluster) Residue(ctx context.Context) ([]string, error) {
-	for _, args := range [][]string{
-		{"delete", "deployments,daemonsets,statefulsets,replicasets,jobs,cronjobs,replicationcontrollers", "--all", "--all-namespaces", "--wait"},
-		{"delete", "pods", "--all", "--all-namespaces", "--wait", "--timeout=2m"},
-	} {
-		if _, err := c.Kubectl.Run(ctx, args...); err != nil {
-			return nil, err
-		}
+	if err := c.deleteAll(ctx); err != nil {
+		return nil, err
 	}
-	return invariant.Settle(60*time.Second, func() ([]string, error) {
-		pods, err := c.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
+	// kubelet removes the sandboxes of pods that are gone once a minute.
+	return invariant.Settle(90*time.Second, func() ([]string, error) {
+		left, err := c.podsLeft(ctx)
 		if err != nil {
 			return nil, err
-		}
-		var left []string
-		for _, p := range pods.Items {
-			left = append(left, "pod "+p.Namespace+"/"+p.Name)
 		}
 		now, err := invariant.Collect(c.invariantConfig())
 		if err != nil {
@@ -62,6 +61,41 @@ func (c *Cluster) Residue(ctx context.Context) ([]string, error) {
 		ofKubelet, err := c.kubeletResidue()
 		return append(left, ofKubelet...), err
 	})
+}
+
+// deleteAll deletes all that runs pods.
+func (c *Cluster) deleteAll(ctx context.Context) error {
+	manifests, err := filepath.Glob(filepath.Join(c.Worker.Manifests, "*"))
+	for _, m := range manifests {
+		err = errors.Join(err, os.Remove(m))
+	}
+	if c.Plane == nil {
+		return err
+	}
+	for _, args := range [][]string{
+		{"delete", "deployments,daemonsets,statefulsets,replicasets,jobs,cronjobs,replicationcontrollers", "--all", "--all-namespaces", "--wait"},
+		{"delete", "pods", "--all", "--all-namespaces", "--wait", "--timeout=2m"},
+	} {
+		_, runErr := c.Kubectl.Run(ctx, args...)
+		err = errors.Join(err, runErr)
+	}
+	return err
+}
+
+// podsLeft names the pods there are.
+func (c *Cluster) podsLeft(ctx context.Context) ([]string, error) {
+	if c.Plane == nil {
+		return nil, nil
+	}
+	pods, err := c.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	var left []string
+	for _, p := range pods.Items {
+		left = append(left, "pod "+p.Namespace+"/"+p.Name)
+	}
+	return left, nil
 }
 
 // kubeletResidue finds the directories, mounts and cgroups of pods that kubelet

@@ -45,6 +45,9 @@ type Options struct {
 	Plane func(*plane.Options)
 	// Bare leaves out kube-proxy and CoreDNS.
 	Bare bool
+	// Alone leaves out the control plane as well: kubelet runs static pods only,
+	// and of the programs it alone is built. Plane, Client and Kubectl are nothing.
+	Alone bool
 }
 
 // Cluster is the shared cluster.
@@ -89,7 +92,7 @@ func Main(m *testing.M, c *Cluster, o Options) int {
 	case dir != "":
 		code, err = c.inside(m, dir, o)
 	default:
-		code, err = outside()
+		code, err = outside(o)
 	}
 	if err != nil {
 		fmt.Println("FAIL: cluster:", err)
@@ -99,7 +102,7 @@ func Main(m *testing.M, c *Cluster, o Options) int {
 }
 
 // outside builds what is needed and runs this program inside the cage.
-func outside() (code int, err error) {
+func outside(o Options) (code int, err error) {
 	if os.Getuid() != 0 {
 		return 1, errors.New("it takes root")
 	}
@@ -113,7 +116,7 @@ func outside() (code int, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return 1, err
 	}
-	p, err := prepare(context.Background(), filepath.Join(dir, "bin"))
+	p, err := prepare(context.Background(), filepath.Join(dir, "bin"), o)
 	if err != nil {
 		if !keep {
 			err = errors.Join(err, os.RemoveAll(dir))
@@ -134,12 +137,16 @@ func outside() (code int, err error) {
 	return code, err
 }
 
-func prepare(ctx context.Context, bin string) (p Prepared, err error) {
+func prepare(ctx context.Context, bin string, o Options) (p Prepared, err error) {
 	p.Started = time.Now()
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return p, err
 	}
-	if p.Programs, err = build.Build(ctx, build.All()...); err != nil {
+	programs := build.All()
+	if o.Alone {
+		programs = []string{build.Kubelet}
+	}
+	if p.Programs, err = build.Build(ctx, programs...); err != nil {
 		return p, err
 	}
 	if p.Binaries, err = node.FindBinaries(ctx, bin); err != nil {
@@ -176,26 +183,20 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 	if c.Registry, err = registry.StartAt(registryAddress); err != nil {
 		return err
 	}
-	p := plane.Options{Programs: c.Prepared.Programs, Dir: filepath.Join(c.Dir, "plane"), LogDir: c.Logs, Host: cage.Host}
-	if c.options.Plane != nil {
-		c.options.Plane(&p)
-	}
 	pushed := make(chan error, 1)
 	go func() {
 		var err error
 		c.Images, err = images.Push(ctx, c.Registry, c.Prepared.Programs, c.Prepared.Probe)
 		pushed <- err
 	}()
-	c.Plane, err = plane.Start(ctx, p)
+	if !c.options.Alone {
+		err = c.startPlane(ctx)
+	}
 	if err := errors.Join(err, <-pushed); err != nil {
 		return err
 	}
-	c.Client = c.Plane.Client()
-	c.Kubectl = kubectl.Kubectl{
-		Path: c.Prepared.Programs.Path(build.Kubectl), Kubeconfig: c.Plane.Kubeconfig(plane.Admin), Cache: filepath.Join(c.Dir, "tmp", "kubectl"),
-	}
 	w := c.WorkerOptions("node1")
-	w.IP, w.Proxy = cage.Host, !c.options.Bare
+	w.IP, w.Proxy = cage.Host, !c.options.Bare && !c.options.Alone
 	if c.options.Worker != nil {
 		c.options.Worker(&w)
 	}
@@ -209,14 +210,32 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 		return err
 	}
 	for _, ref := range []string{c.Images.Busybox, c.Images.Agnhost, c.Images.CoreDNS} {
+		if ref == "" || c.options.Alone && ref != c.Images.Busybox {
+			continue
+		}
 		if err := c.Worker.Node.Pull(ctx, ref); err != nil {
 			return fmt.Errorf("pull %s: %w", ref, err)
 		}
 	}
-	if c.options.Bare {
+	if c.options.Bare || c.options.Alone {
 		return nil
 	}
 	return c.startDNS(ctx)
+}
+
+func (c *Cluster) startPlane(ctx context.Context) (err error) {
+	p := plane.Options{Programs: c.Prepared.Programs, Dir: filepath.Join(c.Dir, "plane"), LogDir: c.Logs, Host: cage.Host}
+	if c.options.Plane != nil {
+		c.options.Plane(&p)
+	}
+	if c.Plane, err = plane.Start(ctx, p); err != nil {
+		return err
+	}
+	c.Client = c.Plane.Client()
+	c.Kubectl = kubectl.Kubectl{
+		Path: c.Prepared.Programs.Path(build.Kubectl), Kubeconfig: c.Plane.Kubeconfig(plane.Admin), Cache: filepath.Join(c.Dir, "tmp", "kubectl"),
+	}
+	return nil
 }
 
 // WorkerOptions are those of another node of the cluster: an IP has to be set.

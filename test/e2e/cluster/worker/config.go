@@ -14,6 +14,10 @@ import (
 	"github.com/cri-node/cri-node/test/e2e/cluster/process"
 )
 
+// ReadOnlyPort is where the kubelet of a worker without a control plane tells its
+// pods.
+const ReadOnlyPort = 10255
+
 // kubeletSpec writes what kubelet needs and says how to run it.
 func (w *Worker) kubeletSpec() (process.Spec, error) {
 	o := w.options
@@ -99,6 +103,7 @@ func (w *Worker) kubeletConfig() (*kubeletconfig.KubeletConfiguration, error) {
 	} else {
 		c.Authentication.Webhook.Enabled = &no
 		c.Authorization.Mode = kubeletconfig.KubeletAuthorizationModeAlwaysAllow
+		c.ReadOnlyPort = ReadOnlyPort
 	}
 	return c, nil
 }
