@@ -79,7 +79,12 @@ func (s *Server) makePod(ctx context.Context, p *plan) error {
 	if p.pod == nil {
 		return nil // another's
 	}
-	_, err := s.config.CRI.CreatePod(ctx, &runtimeapi.RunPodSandboxRequest{Config: p.pod, RuntimeHandler: p.handler}, cri.Extras{
+	release, err := s.claimPorts(ctx, p.record.PodID, portMappings(p.pod))
+	if err != nil {
+		return err
+	}
+	defer release()
+	_, err = s.config.CRI.CreatePod(ctx, &runtimeapi.RunPodSandboxRequest{Config: p.pod, RuntimeHandler: p.handler}, cri.Extras{
 		ID: p.record.PodID, Owner: Owner, NoNetwork: p.request.GetNoNetwork(), ShmSize: p.request.GetShmSize(), ExtraHosts: p.hosts,
 	})
 	return err

@@ -56,6 +56,7 @@ type Server struct {
 	volumeUse sync.RWMutex
 	events    *journal.Journal[*nodev1.Event]
 	hosts     hostsFiles
+	ports     claims
 
 	// life ends with the server, calls when it takes no more of them.
 	life, calls context.Context //nolint:containedctx // of what outlives requests

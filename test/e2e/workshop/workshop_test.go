@@ -75,16 +75,10 @@ func start(t *testing.T) (*node.Node, node.Binaries) {
 	dir := t.TempDir()
 	bin, err := node.FindBinaries(t.Context(), dir)
 	must(t, err)
-	cache := filepath.Join(os.TempDir(), "cri-node-test-images")
-	if from := os.Getenv("CRI_NODE_BIN_DIR"); from != "" {
-		cache = filepath.Join(from, "test-images")
-	}
-	tar, err := debian(t.Context(), cache)
-	must(t, err)
 	r, err := registry.Start()
 	must(t, err)
 	t.Cleanup(func() { must(t, r.Close()) })
-	must(t, push(t.Context(), r, tar))
+	must(t, push(t.Context(), r))
 	n, err := node.Start(t.Context(), node.Options{Binaries: bin, Number: 7})
 	must(t, err)
 	before, err := invariant.Collect(n.InvariantConfig())
