@@ -68,7 +68,7 @@ func AddCommands(root *cobra.Command) {
 	add(root, groupContainers, containers.InspectCommand(flags), containers.GroupCommand(flags), volumes.Command(flags))
 	add(root, groupImages, images.Commands(flags)...)
 	add(root, groupImages, build.Command(flags), build.BuilderCommand(flags), images.GroupCommand(flags, build.Command(flags), containers.InspectKind(flags, "image", "  cri-node image inspect -f '{{.Config.Cmd}}' busybox")))
-	add(root, groupSeveral, compose.Command(flags, compose.Tools{Build: buildVerb(flags), Pull: pullImage}))
+	add(root, groupSeveral, compose.Command(flags, compose.Tools{Build: buildVerb(flags), Pull: pullImage, Verb: verb(flags)}))
 	add(root, groupSeveral, kube.PlayCommand(flags, pullImage), kube.GenerateCommand(flags))
 	add(root, groupNode, system.Commands(flags)...)
 	add(root, groupNode, complete.ScriptCommand())

@@ -13,7 +13,6 @@ import (
 
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 	"github.com/cri-node/cri-node/pkg/runtime"
-	"github.com/cri-node/cri-node/pkg/sandbox/network"
 )
 
 // defaultStopTimeout is how long a container may take to end, in seconds.
@@ -91,22 +90,6 @@ func (s *Server) start(ctx context.Context, e *entry, connect func(*runtime.Cont
 	s.startHealth(e, c) //nolint:contextcheck // it outlives the call
 	s.boundLog(e, c)    //nolint:contextcheck // the same
 	return err
-}
-
-// renew makes a container anew that has exited, with its pod, whose network may
-// have been given back.
-func (s *Server) renew(ctx context.Context, e *entry) error {
-	podID := e.record().PodID
-	var wanted []network.PortMapping
-	if sb, err := s.config.Sandboxes.Get(podID); err == nil && len(sb.Status().IPs) == 0 && !sb.Status().Params.HostNetwork {
-		wanted = sb.Status().Params.PortMappings
-	}
-	release, err := s.claimPorts(ctx, podID, wanted)
-	if err != nil {
-		return err
-	}
-	defer release()
-	return inWords(s.config.CRI.RenewContainer(ctx, e.id))
 }
 
 // Stop ends a container, and its restarts. One that does not run is a success.

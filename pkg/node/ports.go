@@ -57,6 +57,22 @@ func (s *Server) claimPorts(ctx context.Context, podID string, wanted []network.
 	}, nil
 }
 
+// renew makes a container anew that has exited, with its pod, whose network may
+// have been given back.
+func (s *Server) renew(ctx context.Context, e *entry) error {
+	podID := e.record().PodID
+	var wanted []network.PortMapping
+	if sb, err := s.config.Sandboxes.Get(podID); err == nil && len(sb.Status().IPs) == 0 && !sb.Status().Params.HostNetwork {
+		wanted = sb.Status().Params.PortMappings
+	}
+	release, err := s.claimPorts(ctx, podID, wanted)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return inWords(s.config.CRI.RenewContainer(ctx, e.id))
+}
+
 // podTitle says whose a pod is.
 func (s *Server) podTitle(id, name string) string {
 	if own := s.inPod(id, ""); len(own) > 0 {

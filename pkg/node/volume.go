@@ -25,8 +25,9 @@ func (s *Server) makeVolumes(_ context.Context, e *entry) error {
 	defer s.volumeUse.RUnlock()
 	mounts := slices.Clone(e.record().Volumes)
 	for i, v := range mounts {
-		_, err := s.volumes.Get(v.Name)
+		had, err := s.volumes.Get(v.Name)
 		if err == nil {
+			mounts[i].Anonymous = had.Anonymous // it was another container's before
 			continue
 		}
 		mounts[i].Made = true

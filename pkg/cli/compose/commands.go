@@ -141,19 +141,49 @@ func (c *command) startVerb() *cobra.Command {
 
 func (c *command) restartVerb() *cobra.Command {
 	var timeout int64
-	return c.verb("restart", "Restart services", "restart -t 5 api", func(cmd *cobra.Command) {
-		cmd.Flags().Int64VarP(&timeout, "timeout", "t", 0, "`seconds` until containers that do not stop are killed")
-	}, func(cmd *cobra.Command, n *client.Node, p *types.Project) error {
-		r := &report{to: cmd.ErrOrStderr()}
-		return c.ordered(cmd.Context(), n, p, func(ctx context.Context, _ *types.ServiceConfig, one *nodev1.Container) error {
-			request := &nodev1.RestartRequest{Container: one.GetId(), Timeout: stopTimeout(cmd, timeout)}
-			if _, err := n.Containers.Restart(ctx, request); err != nil {
-				return fmt.Errorf("restart %s: %w", one.GetName(), err)
+	var noDeps bool
+	cmd := &cobra.Command{
+		Use: "restart [SERVICE...]", Short: "Restart services", Example: "  cri-node compose restart -t 5 api", Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			return c.run(func(n *client.Node) error {
+				p, err := c.source.load(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if !noDeps {
+					names = withRestarted(p, names)
+				}
+				if p, err = selected(p, names, true); err != nil {
+					return err
+				}
+				r := &report{to: cmd.ErrOrStderr()}
+				return c.ordered(cmd.Context(), n, p, func(ctx context.Context, _ *types.ServiceConfig, one *nodev1.Container) error {
+					request := &nodev1.RestartRequest{Container: one.GetId(), Timeout: stopTimeout(cmd, timeout)}
+					if _, err := n.Containers.Restart(ctx, request); err != nil {
+						return fmt.Errorf("restart %s: %w", one.GetName(), err)
+					}
+					r.line("Container", one.GetName(), "Restarted")
+					return nil
+				})
+			})
+		},
+	}
+	cmd.Flags().Int64VarP(&timeout, "timeout", "t", 0, "`seconds` until containers that do not stop are killed")
+	cmd.Flags().BoolVar(&noDeps, "no-deps", false, "leave services alone that are to be restarted with the named ones")
+	return cmd
+}
+
+// withRestarted adds the services that are to be restarted with named ones.
+func withRestarted(p *types.Project, names []string) []string {
+	all := slices.Clone(names)
+	for i := 0; i < len(all); i++ {
+		for _, other := range p.ServiceNames() {
+			if d, ok := p.Services[other].DependsOn[all[i]]; ok && d.Restart && !slices.Contains(all, other) {
+				all = append(all, other)
 			}
-			r.line("Container", one.GetName(), "Restarted")
-			return nil
-		})
-	})
+		}
+	}
+	return all
 }
 
 func (c *command) killVerb() *cobra.Command {

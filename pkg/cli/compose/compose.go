@@ -23,6 +23,8 @@ type Tools struct {
 	Build func(cmd *cobra.Command, args []string) error
 	// Pull pulls an image and shows how it goes.
 	Pull func(cmd *cobra.Command, n *client.Node, image, platform string) error
+	// Verb is one for containers or images, by its name.
+	Verb func(name string) *cobra.Command
 }
 
 // command is `compose`.
@@ -48,7 +50,9 @@ func Command(flags *client.Flags, tools Tools) *cobra.Command {
 	// They come before the verb, as for docker compose: -f is another one's after it.
 	c.source.addFlags(cmd.Flags())
 	cmd.AddCommand(c.up(), c.down(), c.ps(), c.logs(), c.exec(), c.build(), c.pull(), c.config(),
-		c.stopVerb(), c.startVerb(), c.restartVerb(), c.killVerb(), c.rm())
+		c.stopVerb(), c.startVerb(), c.restartVerb(), c.killVerb(), c.rm(),
+		c.create(), c.runVerb(), c.attach(), c.cp(), c.port(), c.top(), c.stats(), c.pause(), c.unpause(), c.wait(), c.scale(),
+		c.push(), c.imagesVerb(), c.ls())
 	return cmd
 }
 
@@ -67,28 +71,35 @@ func (c *command) run(work func(n *client.Node) error) error {
 	}
 }
 
-// images makes the images of all services present and returns their ids.
-func (c *command) images(ctx context.Context, n *client.Node, p *types.Project, o upOptions) (map[string]string, error) {
-	ids := map[string]string{}
+// imageInfo is what matters of a service's image.
+type imageInfo struct {
+	ID string
+	// Volumes are the paths that it declares as such.
+	Volumes []string
+}
+
+// images makes the images of all services present.
+func (c *command) images(ctx context.Context, n *client.Node, p *types.Project, o upOptions) (map[string]imageInfo, error) {
+	all := map[string]imageInfo{}
 	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
 		s := p.Services[name]
-		id, err := c.image(ctx, n, p, &s, o)
+		info, err := c.image(ctx, n, p, &s, o)
 		if err != nil {
 			return nil, fmt.Errorf("service %s: %w", name, err)
 		}
-		ids[name] = id
+		all[name] = info
 	}
-	return ids, nil
+	return all, nil
 }
 
 // image makes the image of one service present: it is built where it has to be,
 // and else pulled as the pull policy says.
-func (c *command) image(ctx context.Context, n *client.Node, p *types.Project, s *types.ServiceConfig, o upOptions) (string, error) {
+func (c *command) image(ctx context.Context, n *client.Node, p *types.Project, s *types.ServiceConfig, o upOptions) (info imageInfo, err error) {
 	image := imageOf(p, s)
-	id, err := imageID(ctx, n, image)
-	if err != nil {
-		return "", err
+	if info, err = inspectImage(ctx, n, image); err != nil {
+		return info, err
 	}
+	id := info.ID
 	policy := s.PullPolicy
 	if o.pull != "" {
 		policy = o.pull
@@ -99,36 +110,37 @@ func (c *command) image(ctx context.Context, n *client.Node, p *types.Project, s
 	case s.Build != nil && (o.build || policy == "build" || id == "" && !o.noBuild):
 		err = c.buildImage(cmd, p, s, nil)
 	case s.Build != nil && id == "":
-		return "", fmt.Errorf("image %s is not built, and --no-build was given", image)
+		return info, fmt.Errorf("image %s is not built, and --no-build was given", image)
 	case s.Build == nil && (policy == "always" || id == "" && policy != "never"):
 		err = c.tools.Pull(cmd, n, image, s.Platform)
 	case id == "":
-		return "", fmt.Errorf("image %s is not present, and it is not to be pulled", image)
+		return info, fmt.Errorf("image %s is not present, and it is not to be pulled", image)
 	default:
-		return id, nil
+		return info, nil
 	}
 	if err != nil {
-		return "", err
+		return info, err
 	}
-	return imageID(ctx, n, image)
+	return inspectImage(ctx, n, image)
 }
 
-// imageID is empty for an image that is not present.
-func imageID(ctx context.Context, n *client.Node, image string) (string, error) {
+// inspectImage returns no id for an image that is not present.
+func inspectImage(ctx context.Context, n *client.Node, image string) (imageInfo, error) {
 	answer, err := n.Images.Inspect(ctx, &nodev1.InspectImageRequest{Image: image})
 	switch {
 	case gone(err):
-		return "", nil
+		return imageInfo{}, nil
 	case err != nil:
-		return "", err
+		return imageInfo{}, err
 	}
 	var known struct {
-		ID string `json:"Id"`
+		ID     string `json:"Id"`
+		Config struct{ Volumes map[string]struct{} }
 	}
 	if err := json.Unmarshal(answer.GetJson(), &known); err != nil {
-		return "", fmt.Errorf("read the description of image %s: %w", image, err)
+		return imageInfo{}, fmt.Errorf("read the description of image %s: %w", image, err)
 	}
-	return known.ID, nil
+	return imageInfo{known.ID, slices.Sorted(maps.Keys(known.Config.Volumes))}, nil
 }
 
 // buildImage builds the image of a service.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"strings"
 	"sync"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -32,8 +33,14 @@ type convergence struct {
 	start bool
 	// timeout of stops in seconds; nil is the containers' own.
 	timeout *int64
-	// images are the ids of the services' images.
-	images map[string]string
+	// images are those of the services.
+	images map[string]imageInfo
+	// renewVolumes: a container that is replaced leaves its anonymous volumes.
+	renewVolumes bool
+
+	mu sync.Mutex
+	// replaced are the services of which a container was.
+	replaced map[string]bool
 }
 
 // report tells what is done, a line each.
@@ -54,7 +61,10 @@ func (c *convergence) service(ctx context.Context, s *types.ServiceConfig) error
 	if s.ContainerName != "" && s.GetScale() > 1 {
 		return fmt.Errorf("service %s: container_name allows one container, not %d", s.Name, s.GetScale())
 	}
-	want, err := hash(s, c.images[s.Name])
+	for _, warning := range leftOut(c.project, s) {
+		c.report.line("Service", s.Name, "Warning: "+warning)
+	}
+	want, err := c.want(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -90,21 +100,45 @@ func (c *convergence) service(ctx context.Context, s *types.ServiceConfig) error
 		if taken[n] {
 			continue
 		}
-		if err := c.make(ctx, s, n, want); err != nil {
+		if err := c.make(ctx, s, n, want, nil); err != nil {
 			return err
 		}
 		taken[n] = true
 	}
 	for _, old := range keep {
-		if err := c.startKept(ctx, old); err != nil {
+		if err := c.startKept(ctx, s, old); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// startKept starts a container that stays, if it does not run.
-func (c *convergence) startKept(ctx context.Context, old *nodev1.Container) error {
+// want is the hash of what a service's containers are to be.
+func (c *convergence) want(ctx context.Context, s *types.ServiceConfig) (string, error) {
+	files, err := files(c.project, s)
+	if err != nil {
+		return "", fmt.Errorf("service %s: %w", s.Name, err)
+	}
+	peer := ""
+	if service, ok := strings.CutPrefix(s.NetworkMode, "service:"); ok {
+		// Whoever shares the namespaces of a container goes with it.
+		if peer, err = c.first(ctx, service); err != nil {
+			return "", fmt.Errorf("service %s: network_mode: %w", s.Name, err)
+		}
+	}
+	return hash(s, c.images[s.Name].ID, files, peer)
+}
+
+// startKept starts a container that stays, if it does not run, and again where it
+// depends on what was replaced and says so.
+func (c *convergence) startKept(ctx context.Context, s *types.ServiceConfig, old *nodev1.Container) error {
+	if c.start && running(old) && c.restarts(s) {
+		if _, err := c.node.Containers.Restart(ctx, &nodev1.RestartRequest{Container: old.GetId(), Timeout: c.timeout}); err != nil {
+			return fmt.Errorf("restart %s: %w", old.GetName(), err)
+		}
+		c.report.line("Container", old.GetName(), "Restarted")
+		return nil
+	}
 	if !c.start || running(old) || old.GetState() == "restarting" {
 		c.report.line("Container", old.GetName(), "Running")
 		return nil
@@ -116,39 +150,73 @@ func (c *convergence) startKept(ctx context.Context, old *nodev1.Container) erro
 	return nil
 }
 
+// restarts says whether a service is to be restarted with one it depends on that
+// has been replaced.
+func (c *convergence) restarts(s *types.ServiceConfig) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, dependency := range s.DependsOn {
+		if dependency.Restart && c.replaced[name] {
+			return true
+		}
+	}
+	return false
+}
+
 // replace makes a container anew under its name. Volumes stay: named ones are
-// mounted again.
+// mounted again, and so are anonymous ones at their places.
 func (c *convergence) replace(ctx context.Context, s *types.ServiceConfig, old *nodev1.Container, want string) error {
 	c.report.line("Container", old.GetName(), "Recreate")
 	if err := stop(ctx, c.node, old, c.timeout); err != nil {
 		return err
 	}
-	if _, err := c.node.Containers.Remove(ctx, &nodev1.RemoveRequest{Container: old.GetId(), Force: true}); err != nil {
+	remove := &nodev1.RemoveRequest{Container: old.GetId(), Force: true, Volumes: c.renewVolumes}
+	if _, err := c.node.Containers.Remove(ctx, remove); err != nil {
 		return fmt.Errorf("remove %s: %w", old.GetName(), err)
 	}
-	return c.make(ctx, s, number(old), want)
+	c.mu.Lock()
+	if c.replaced == nil {
+		c.replaced = map[string]bool{}
+	}
+	c.replaced[s.Name] = true
+	c.mu.Unlock()
+	if c.renewVolumes {
+		old = &nodev1.Container{Labels: old.GetLabels()}
+	}
+	return c.make(ctx, s, number(old), want, old.GetMounts())
 }
 
-// make makes container number n of a service, and starts it.
-func (c *convergence) make(ctx context.Context, s *types.ServiceConfig, n int, want string) (err error) {
+// request asks for a container of a service, changed by edit.
+func (c *convergence) request(ctx context.Context, s *types.ServiceConfig, edit func(o *containers.Options)) (*nodev1.CreateRequest, error) {
 	ports := &containers.Ports{}
-	defer ports.Close()
+	defer ports.Close() // they are the container's then
 	r, err := request(c.project, s, containers.ThisMachine(ports), func(service string) (string, error) {
 		return c.first(ctx, service)
-	})
+	}, edit)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	r.Name = containerName(c.project, s, n)
+	imageVolumes(r, c.images[s.Name].Volumes)
 	if r.Container.Labels == nil {
 		r.Container.Labels = map[string]string{}
 	}
+	return r, nil
+}
+
+// make makes container number n of a service, with the anonymous volumes of an
+// earlier one, and starts it.
+func (c *convergence) make(ctx context.Context, s *types.ServiceConfig, n int, want string, earlier []*nodev1.Mount) error {
+	r, err := c.request(ctx, s, nil)
+	if err != nil {
+		return err
+	}
+	inherit(r, earlier)
+	r.Name = containerName(c.project, s, n)
 	maps.Copy(r.Container.Labels, labels(c.project, s, n, want))
 	files, err := files(c.project, s)
 	if err != nil {
 		return fmt.Errorf("service %s: %w", s.Name, err)
 	}
-	ports.Close() // the container's now
 	made, err := c.node.Containers.Create(ctx, r)
 	if err != nil {
 		return fmt.Errorf("create %s: %w", r.GetName(), err)
@@ -180,45 +248,6 @@ func (c *convergence) first(ctx context.Context, service string) (string, error)
 		return "", fmt.Errorf("service %s has no container", service)
 	}
 	return found[service][0].GetId(), nil
-}
-
-// hooks runs post_start in a new container.
-func (c *convergence) hooks(ctx context.Context, s *types.ServiceConfig, id string) error {
-	for i, h := range s.PostStart {
-		open := &nodev1.ExecOpen{
-			Container: id, Command: h.Command, Env: equals(h.Environment), Workdir: h.WorkingDir, User: h.User, Privileged: h.Privileged,
-		}
-		exit, err := execute(ctx, c.node, open)
-		if err != nil {
-			return fmt.Errorf("service %s: post_start[%d]: %w", s.Name, i, err)
-		}
-		if exit.GetCode() != 0 {
-			return fmt.Errorf("service %s: post_start[%d] exited with code %d %s", s.Name, i, exit.GetCode(), exit.GetError())
-		}
-	}
-	return nil
-}
-
-// execute runs a command in a container and drops what it prints.
-func execute(ctx context.Context, n *client.Node, open *nodev1.ExecOpen) (*nodev1.Exit, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := n.Containers.Exec(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := stream.Send(&nodev1.ExecRequest{Open: open}); err != nil {
-		return nil, err
-	}
-	for {
-		answer, err := stream.Recv()
-		if err != nil {
-			return nil, err
-		}
-		if answer.GetExit() != nil {
-			return answer.GetExit(), nil
-		}
-	}
 }
 
 func (c *convergence) remove(ctx context.Context, old *nodev1.Container) error {

@@ -9,7 +9,6 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/spf13/cobra"
 
-	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
@@ -47,13 +46,13 @@ type downOptions struct {
 func (c *command) down() *cobra.Command {
 	var o downOptions
 	cmd := &cobra.Command{
-		Use:   "down",
+		Use:   "down [SERVICE...]",
 		Short: "Stop and remove the containers of a project",
 		Example: "  cri-node compose down\n" +
 			"  cri-node compose down -v --rmi local   # and its volumes, and the images it built",
-		Args: argument.None(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.run(func(n *client.Node) error { return c.runDown(cmd, n, o, stopTimeout(cmd, o.timeout)) })
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, services []string) error {
+			return c.run(func(n *client.Node) error { return c.runDown(cmd, n, services, o, stopTimeout(cmd, o.timeout)) })
 		},
 	}
 	f := cmd.Flags()
@@ -64,7 +63,7 @@ func (c *command) down() *cobra.Command {
 	return cmd
 }
 
-func (c *command) runDown(cmd *cobra.Command, n *client.Node, o downOptions, timeout *int64) error {
+func (c *command) runDown(cmd *cobra.Command, n *client.Node, services []string, o downOptions, timeout *int64) error {
 	ctx := cmd.Context()
 	if o.images != "" && o.images != "all" && o.images != "local" {
 		return fmt.Errorf("--rmi %s is unknown: it can be all or local", o.images)
@@ -74,7 +73,7 @@ func (c *command) runDown(cmd *cobra.Command, n *client.Node, o downOptions, tim
 		return err
 	}
 	r := &report{to: cmd.ErrOrStderr()}
-	found, err := list(ctx, n, name)
+	found, oneOffs, err := listAll(ctx, n, name)
 	if err != nil {
 		return err
 	}
@@ -83,6 +82,18 @@ func (c *command) runDown(cmd *cobra.Command, n *client.Node, o downOptions, tim
 		for service := range found {
 			p.Services[service] = types.ServiceConfig{Name: service}
 		}
+	}
+	if len(services) > 0 {
+		if p, err = selected(p, services, true); err != nil {
+			return err
+		}
+		return inOrder(ctx, p, true, func(ctx context.Context, s *types.ServiceConfig) error {
+			return removeAll(ctx, n, r, found[s.Name], timeout, o.volumes)
+		})
+	}
+	// Those of `compose run` use what the services have.
+	if err := removeAll(ctx, n, r, oneOffs, timeout, o.volumes); err != nil {
+		return err
 	}
 	err = inOrder(ctx, p, true, func(ctx context.Context, s *types.ServiceConfig) error {
 		return removeAll(ctx, n, r, found[s.Name], timeout, o.volumes)

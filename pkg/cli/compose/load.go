@@ -2,8 +2,12 @@ package compose
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
@@ -41,9 +45,41 @@ func (s *source) load(ctx context.Context) (*types.Project, error) {
 	}
 	project, err := options.LoadProject(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("load the Compose file: %w", err)
+		return nil, fmt.Errorf("%s: %w", fileNames(options.ConfigPaths), plain(err))
 	}
 	return project, nil
+}
+
+// fileNames are files as somebody calls them who stands beside them.
+func fileNames(paths []string) string {
+	var names []string
+	here, err := os.Getwd()
+	for _, path := range paths {
+		if relative, e := filepath.Rel(here, path); err == nil && e == nil && !strings.HasPrefix(relative, "..") {
+			path = relative
+		}
+		names = append(names, path)
+	}
+	return strings.Join(names, ", ")
+}
+
+// falseSchema is how the checker of Compose files says that a key must not be
+// there.
+var falseSchema = regexp.MustCompile(`^(?:validating \S+: )?(\S+) false schema$`)
+
+// plain puts the errors of the loader in words.
+func plain(err error) error {
+	text := err.Error()
+	if m := falseSchema.FindStringSubmatch(text); m != nil {
+		return fmt.Errorf("%s: there is no such key", m[1])
+	}
+	if _, rest, ok := strings.Cut(text, ": services."); ok && strings.HasPrefix(text, "validating ") {
+		return errors.New("services." + rest)
+	}
+	if before, after, ok := strings.Cut(text, "decoding failed due to the following error(s):"); ok {
+		return errors.New(before + strings.Join(strings.Fields(after), " "))
+	}
+	return errors.New(strings.TrimSuffix(text, ": invalid compose project"))
 }
 
 // projectName is the name alone, also where there is no file any more.

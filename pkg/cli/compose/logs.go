@@ -6,13 +6,58 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/cli/containers"
 	"github.com/cri-node/cri-node/pkg/cli/terminal"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
+
+func (c *command) logs() *cobra.Command {
+	var follow, timestamps, plain, colorless bool
+	var tail, since, until string
+	var index int
+	cmd := &cobra.Command{
+		Use: "logs [SERVICE...]", Short: "Print the logs of services", Example: "  cri-node compose logs -f --tail 20 web", Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			return c.run(func(n *client.Node) error {
+				containers, err := c.containers(cmd.Context(), n, names, true)
+				if err != nil {
+					return err
+				}
+				if index != 0 {
+					containers = slices.DeleteFunc(containers, func(one *nodev1.Container) bool { return number(one) != index })
+				}
+				l := &logPrinter{node: n, out: cmd.OutOrStdout(), plain: plain, colorless: colorless, timestamps: timestamps, follow: follow}
+				if l.bounds, err = logBounds(tail, since, until); err != nil {
+					return err
+				}
+				return l.print(cmd.Context(), containers)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&follow, "follow", "f", false, "go on as long as the containers run")
+	f.BoolVarP(&timestamps, "timestamps", "t", false, "print when a line was written")
+	f.BoolVar(&plain, "no-log-prefix", false, "do not print whose line it is")
+	f.BoolVar(&colorless, "no-color", false, "print names without colours")
+	f.StringVarP(&tail, "tail", "n", "all", "how many `lines` of each from the end")
+	f.StringVar(&since, "since", "", "what was written since a `time` (2026-01-02T15:04:05) or for so long (10m)")
+	f.StringVar(&until, "until", "", "what was written before a `time`, or so long ago")
+	f.IntVar(&index, "index", 0, "`number` of the service's container")
+	return cmd
+}
+
+// logBounds says which part of logs is meant.
+func logBounds(tail, since, until string) (*nodev1.LogsRequest, error) {
+	r := &nodev1.LogsRequest{}
+	return r, containers.LogsBounds(r, tail, since, until, time.Now())
+}
 
 // logPrinter prints the logs of several containers, each line with its name.
 type logPrinter struct {
@@ -20,8 +65,8 @@ type logPrinter struct {
 	out               io.Writer
 	plain, timestamps bool
 	follow            bool
-	tail              *int64
-	since, until      int64
+	colorless         bool
+	bounds            *nodev1.LogsRequest
 
 	mu sync.Mutex // orders lines
 }
@@ -36,7 +81,7 @@ func (l *logPrinter) print(ctx context.Context, containers []*nodev1.Container) 
 	for _, c := range containers {
 		width = max(width, len(c.GetName()))
 	}
-	colored := terminal.Is(l.out)
+	colored := terminal.Is(l.out) && !l.colorless
 	errs := make([]error, len(containers))
 	var group sync.WaitGroup
 	for i, c := range containers {
@@ -56,7 +101,7 @@ func (l *logPrinter) print(ctx context.Context, containers []*nodev1.Container) 
 // container prints the log of one.
 func (l *logPrinter) container(ctx context.Context, c *nodev1.Container, prefix string) error {
 	stream, err := l.node.Containers.Logs(ctx, &nodev1.LogsRequest{
-		Container: c.GetId(), Follow: l.follow, Tail: l.tail, Since: l.since, Until: l.until,
+		Container: c.GetId(), Follow: l.follow, Tail: l.bounds.Tail, Since: l.bounds.GetSince(), Until: l.bounds.GetUntil(),
 	})
 	if err != nil {
 		return err

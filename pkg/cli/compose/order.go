@@ -2,9 +2,11 @@ package compose
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -137,7 +139,7 @@ func fulfilled(ctx context.Context, n *client.Node, project, service, condition 
 	for _, c := range containers {
 		ok, err := meets(c, condition)
 		if err != nil {
-			return false, err
+			return false, explain(ctx, n, c, err)
 		}
 		met = met && ok
 	}
@@ -172,4 +174,60 @@ func meets(c *nodev1.Container, condition string) (bool, error) {
 		return running(c), nil
 	}
 	return false, fmt.Errorf("condition %q is unknown", condition)
+}
+
+// explain adds to an error what the container said last: its health check where it
+// is unhealthy, and else its log.
+func explain(ctx context.Context, n *client.Node, c *nodev1.Container, err error) error {
+	words := ""
+	switch {
+	case err == nil:
+		return nil
+	case c.GetHealth() == "unhealthy":
+		words = lastCheck(ctx, n, c)
+	case !running(c):
+		words = lastLine(ctx, n, c)
+	}
+	if words == "" {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, words)
+}
+
+// lastCheck is the result of a container's last health check, in words.
+func lastCheck(ctx context.Context, n *client.Node, c *nodev1.Container) string {
+	var known struct {
+		State struct {
+			Health struct {
+				Log []struct {
+					ExitCode int
+					Output   string
+				}
+			}
+		}
+	}
+	answer, err := n.Containers.Inspect(ctx, &nodev1.InspectRequest{Container: c.GetId()})
+	if err != nil || json.Unmarshal(answer.GetJson(), &known) != nil {
+		return "" // it is gone
+	}
+	log := known.State.Health.Log
+	if len(log) == 0 {
+		return ""
+	}
+	last := log[len(log)-1]
+	return strings.TrimSuffix(fmt.Sprintf("its check exited with %d: %.500s", last.ExitCode, strings.TrimSpace(last.Output)), ": ")
+}
+
+// lastLine is the last line of a container's log, in words.
+func lastLine(ctx context.Context, n *client.Node, c *nodev1.Container) string {
+	one := int64(1)
+	stream, err := n.Containers.Logs(ctx, &nodev1.LogsRequest{Container: c.GetId(), Tail: &one})
+	if err != nil {
+		return "" // it is gone
+	}
+	answer, err := stream.Recv()
+	if err != nil || len(answer.GetLines()) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("its last words: %.500s", strings.TrimSpace(string(answer.GetLines()[0].GetText())))
 }

@@ -10,10 +10,12 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
 
 	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/cli/inject"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
@@ -25,6 +27,7 @@ const (
 	labelHash      = "com.docker.compose.config-hash"
 	labelDirectory = "com.docker.compose.project.working_dir"
 	labelVolume    = "com.docker.compose.volume"
+	labelFiles     = "com.docker.compose.project.config_files"
 	labelOneOff    = "com.docker.compose.oneoff"
 )
 
@@ -32,7 +35,7 @@ const (
 func labels(p *types.Project, s *types.ServiceConfig, n int, hash string) map[string]string {
 	return map[string]string{
 		labelProject: p.Name, labelService: s.Name, labelNumber: strconv.Itoa(n),
-		labelHash: hash, labelDirectory: p.WorkingDir, labelOneOff: "False",
+		labelHash: hash, labelDirectory: p.WorkingDir, labelFiles: strings.Join(p.ComposeFiles, ","), labelOneOff: "False",
 	}
 }
 
@@ -45,8 +48,9 @@ func containerName(p *types.Project, s *types.ServiceConfig, n int) string {
 }
 
 // hash tells whether a container is what its service says now. How many there
-// are, and who waits for whom, makes no container another one.
-func hash(s *types.ServiceConfig, imageID string) (string, error) {
+// are, and who waits for whom, makes no container another one; its image does, and
+// so do the files copied into it and the container whose namespaces it shares.
+func hash(s *types.ServiceConfig, imageID string, files []inject.File, peer string) (string, error) {
 	c := *s
 	c.Build, c.Scale, c.DependsOn, c.Profiles, c.PullPolicy = nil, nil, nil, nil, ""
 	if c.Deploy != nil {
@@ -61,28 +65,44 @@ func hash(s *types.ServiceConfig, imageID string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("hash service %s: %w", s.Name, err)
 	}
-	sum := sha256.Sum256(append(text, imageID...))
+	more, err := json.Marshal(struct {
+		Image, Peer string
+		Files       []inject.File
+	}{imageID, peer, files})
+	if err != nil {
+		return "", fmt.Errorf("hash service %s: %w", s.Name, err)
+	}
+	sum := sha256.Sum256(append(text, more...))
 	return hex.EncodeToString(sum[:]), nil
 }
 
 // list returns the containers of a project by service, in order of their numbers.
 // Those that were made by `compose run` are no service's.
 func list(ctx context.Context, n *client.Node, project string) (map[string][]*nodev1.Container, error) {
+	found, _, err := listAll(ctx, n, project)
+	return found, err
+}
+
+// listAll returns those of `compose run` as well.
+func listAll(ctx context.Context, n *client.Node, project string) (found map[string][]*nodev1.Container, oneOffs []*nodev1.Container, err error) {
 	answer, err := n.Containers.List(ctx, &nodev1.ListRequest{})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	found := map[string][]*nodev1.Container{}
+	found = map[string][]*nodev1.Container{}
 	for _, c := range answer.GetContainers() {
-		if c.GetLabels()[labelProject] == project && !c.GetKubernetes() && c.GetLabels()[labelOneOff] != "True" {
-			service := c.GetLabels()[labelService]
+		switch service := c.GetLabels()[labelService]; {
+		case c.GetLabels()[labelProject] != project || c.GetKubernetes():
+		case c.GetLabels()[labelOneOff] == "True":
+			oneOffs = append(oneOffs, c)
+		default:
 			found[service] = append(found[service], c)
 		}
 	}
 	for _, containers := range found {
 		slices.SortFunc(containers, func(a, b *nodev1.Container) int { return cmp.Compare(number(a), number(b)) })
 	}
-	return found, nil
+	return found, oneOffs, nil
 }
 
 // number of a container within its service; 0 where its label is none.

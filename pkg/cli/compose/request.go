@@ -2,19 +2,15 @@ package compose
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-node/cri-node/pkg/cli/containers"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
@@ -26,8 +22,9 @@ func imageOf(p *types.Project, s *types.ServiceConfig) string {
 }
 
 // request is what the daemon is asked for to make one container of a service.
-// peers finds the container of another service, whose namespaces it shares.
-func request(p *types.Project, s *types.ServiceConfig, m containers.Machine, peers func(service string) (string, error)) (*nodev1.CreateRequest, error) {
+// peers finds the container of another service, whose namespaces it shares; edit,
+// if given, changes the options.
+func request(p *types.Project, s *types.ServiceConfig, m containers.Machine, peers func(service string) (string, error), edit func(*containers.Options)) (*nodev1.CreateRequest, error) {
 	o, err := options(s)
 	if err != nil {
 		return nil, fmt.Errorf("service %s: %w", s.Name, err)
@@ -38,6 +35,9 @@ func request(p *types.Project, s *types.ServiceConfig, m containers.Machine, pee
 			return nil, fmt.Errorf("service %s: network_mode: %w", s.Name, err)
 		}
 		o.Networks = []string{"container:" + id}
+	}
+	if edit != nil {
+		edit(o)
 	}
 	r, err := o.Request(m, imageOf(p, s), s.Command)
 	if err != nil {
@@ -103,23 +103,6 @@ func options(s *types.ServiceConfig) (*containers.Options, error) {
 	return o, nil
 }
 
-// unsupported refuses what would silently not be had.
-func unsupported(s *types.ServiceConfig) error {
-	switch {
-	case s.Provider != nil:
-		return errors.New("provider: services that are no containers are not supported")
-	case len(s.Gpus) > 0:
-		return errors.New("gpus: use devices with the name of a CDI device")
-	case s.CredentialSpec != nil:
-		return errors.New("credential_spec is for Windows")
-	case len(s.VolumesFrom) > 0:
-		return errors.New("volumes_from is not supported: name the volumes in both services")
-	case s.UseAPISocket:
-		return errors.New("use_api_socket is not supported")
-	}
-	return nil
-}
-
 // deploy adds what deploy says for containers of one machine.
 func deploy(d *types.DeployConfig, o *containers.Options) {
 	if d == nil {
@@ -178,73 +161,6 @@ func published(ports []types.ServicePortConfig) []string {
 		all = append(all, port+"/"+cmp.Or(p.Protocol, "tcp"))
 	}
 	return all
-}
-
-// mounts adds the volumes of a service, those of the project under their names
-// in the daemon.
-func mounts(p *types.Project, s *types.ServiceConfig, r *nodev1.CreateRequest) error {
-	for i, v := range s.Volumes {
-		if err := mount(p, v, r); err != nil {
-			return fmt.Errorf("volumes[%d] (%s): %w", i, v.Target, err)
-		}
-	}
-	return nil
-}
-
-func mount(p *types.Project, v types.ServiceVolumeConfig, r *nodev1.CreateRequest) error {
-	switch v.Type {
-	case types.VolumeTypeBind:
-		if v.Bind == nil || bool(v.Bind.CreateHostPath) {
-			if _, err := os.Stat(v.Source); errors.Is(err, os.ErrNotExist) {
-				if err := os.MkdirAll(v.Source, 0o755); err != nil {
-					return fmt.Errorf("make the directory: %w", err)
-				}
-			}
-		}
-		bind := &runtimeapi.Mount{HostPath: v.Source, ContainerPath: filepath.Clean(v.Target), Readonly: v.ReadOnly}
-		if v.Bind != nil {
-			bind.SelinuxRelabel = v.Bind.SELinux != ""
-			switch v.Bind.Propagation {
-			case "rslave", "slave":
-				bind.Propagation = runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
-			case "rshared", "shared":
-				bind.Propagation = runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL
-			}
-		}
-		r.Container.Mounts = append(r.Container.Mounts, bind)
-	case types.VolumeTypeVolume:
-		volume := &nodev1.VolumeMount{Path: v.Target, Readonly: v.ReadOnly}
-		if v.Source != "" {
-			volume.Name = volumeName(p, v.Source)
-		}
-		if v.Volume != nil {
-			volume.NoCopy, volume.Subpath = v.Volume.NoCopy, v.Volume.Subpath
-		}
-		r.Volumes = append(r.Volumes, volume)
-	case types.VolumeTypeTmpfs:
-		tmpfs := &nodev1.Tmpfs{Path: v.Target}
-		if v.Tmpfs != nil && v.Tmpfs.Size > 0 {
-			tmpfs.Options = append(tmpfs.Options, fmt.Sprintf("size=%d", v.Tmpfs.Size))
-		}
-		if v.Tmpfs != nil && v.Tmpfs.Mode > 0 {
-			tmpfs.Options = append(tmpfs.Options, fmt.Sprintf("mode=%o", v.Tmpfs.Mode))
-		}
-		r.Tmpfs = append(r.Tmpfs, tmpfs)
-	case types.VolumeTypeImage:
-		image := &runtimeapi.Mount{Image: &runtimeapi.ImageSpec{Image: v.Source, UserSpecifiedImage: v.Source}, ContainerPath: v.Target, Readonly: true}
-		if v.Image != nil {
-			image.ImageSubPath = v.Image.SubPath
-		}
-		r.Container.Mounts = append(r.Container.Mounts, image)
-	default:
-		return fmt.Errorf("type %q is not supported", v.Type)
-	}
-	return nil
-}
-
-// volumeName is a volume of the project as the daemon knows it.
-func volumeName(p *types.Project, key string) string {
-	return cmp.Or(p.Volumes[key].Name, p.Name+"_"+key)
 }
 
 // networks makes the container known in the networks of its service, under the

@@ -12,6 +12,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/cri-node/cri-node/pkg/cli/containers"
+	"github.com/cri-node/cri-node/pkg/cli/inject"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
@@ -42,7 +43,7 @@ func makeRequest(t *testing.T, service string) (*types.Project, *nodev1.CreateRe
 			return "id-of-db", nil
 		}
 		return "", errors.New("no such service")
-	})
+	}, nil)
 	return p, r, err
 }
 
@@ -149,7 +150,7 @@ func TestRequestRefused(t *testing.T) {
 func TestHash(t *testing.T) {
 	base := types.ServiceConfig{Name: "web"}
 	base.Image = "nginx"
-	first, err := hash(&base, "sha256:1")
+	first, err := hash(&base, "sha256:1", nil, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,19 +158,23 @@ func TestHash(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(s *types.ServiceConfig)
 		image  string
+		files  []inject.File
+		peer   string
 		same   bool
 	}{
-		"nothing":      {func(*types.ServiceConfig) {}, "sha256:1", true},
-		"scale":        {func(s *types.ServiceConfig) { s.Scale = &two }, "sha256:1", true},
-		"replicas":     {func(s *types.ServiceConfig) { s.Deploy = &types.DeployConfig{Replicas: &two} }, "sha256:1", true},
-		"dependencies": {func(s *types.ServiceConfig) { s.DependsOn = types.DependsOnConfig{"db": {}} }, "sha256:1", true},
-		"user":         {func(s *types.ServiceConfig) { s.User = "1" }, "sha256:1", false},
-		"new image":    {func(*types.ServiceConfig) {}, "sha256:2", false},
+		"nothing":      {func(*types.ServiceConfig) {}, "sha256:1", nil, "", true},
+		"scale":        {func(s *types.ServiceConfig) { s.Scale = &two }, "sha256:1", nil, "", true},
+		"replicas":     {func(s *types.ServiceConfig) { s.Deploy = &types.DeployConfig{Replicas: &two} }, "sha256:1", nil, "", true},
+		"dependencies": {func(s *types.ServiceConfig) { s.DependsOn = types.DependsOnConfig{"db": {}} }, "sha256:1", nil, "", true},
+		"user":         {func(s *types.ServiceConfig) { s.User = "1" }, "sha256:1", nil, "", false},
+		"new image":    {func(*types.ServiceConfig) {}, "sha256:2", nil, "", false},
+		"a secret":     {func(*types.ServiceConfig) {}, "sha256:1", []inject.File{{Path: "/run/secrets/a"}}, "", false},
+		"another peer": {func(*types.ServiceConfig) {}, "sha256:1", nil, "id", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := base
 			test.change(&s)
-			got, err := hash(&s, test.image)
+			got, err := hash(&s, test.image, test.files, test.peer)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -2,7 +2,6 @@ package compose
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -13,30 +12,48 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/containers"
 	"github.com/cri-node/cri-node/pkg/cli/output"
-	"github.com/cri-node/cri-node/pkg/cli/terminal"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
+// publisher is a published port, in docker compose's words.
+type publisher struct {
+	URL           string
+	TargetPort    uint32
+	PublishedPort uint32
+	Protocol      string
+}
+
 // row is a container as `compose ps` shows it.
 type row struct {
-	ID, Name, Image, Command, Service, CreatedAt, Status, State, Health, Ports string
-	ExitCode                                                                   int32
+	ID, Name, Names, Image, Command, Project, Service, CreatedAt, RunningFor, Status, State, Health, Labels, Networks, Ports string
+	ExitCode                                                                                                                 int32
+	Publishers                                                                                                               []publisher
 }
 
 func (c *command) ps() *cobra.Command {
 	var all, services bool
+	var statuses, filters []string
 	var o output.Options
 	cmd := &cobra.Command{
 		Use: "ps [SERVICE...]", Short: "List the containers of a project", Example: "  cri-node compose ps -a", Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, names []string) error {
+			for _, f := range filters {
+				status, ok := strings.CutPrefix(f, "status=")
+				if !ok {
+					return fmt.Errorf("--filter %s is unknown: it can be status=STATE", f)
+				}
+				statuses = append(statuses, status)
+			}
 			return c.run(func(n *client.Node) error {
-				containers, err := c.containers(cmd.Context(), n, names, all)
+				containers, err := c.containers(cmd.Context(), n, names, all || len(statuses) > 0)
 				if err != nil {
 					return err
+				}
+				if len(statuses) > 0 {
+					containers = slices.DeleteFunc(containers, func(one *nodev1.Container) bool { return !slices.Contains(statuses, one.GetState()) })
 				}
 				if services {
 					return printServices(cmd.OutOrStdout(), containers)
@@ -45,9 +62,12 @@ func (c *command) ps() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&all, "all", "a", false, "those that do not run too")
-	cmd.Flags().BoolVar(&services, "services", false, "print services only")
-	o.AddListFlags(cmd.Flags())
+	f := cmd.Flags()
+	f.BoolVarP(&all, "all", "a", false, "those too that do not run, and those of compose run")
+	f.BoolVar(&services, "services", false, "print services only")
+	f.StringArrayVar(&statuses, "status", nil, "those in a `state` only: running, exited, paused, restarting, created")
+	f.StringArrayVar(&filters, "filter", nil, "status=`STATE`")
+	o.AddListFlags(f)
 	return cmd
 }
 
@@ -58,9 +78,14 @@ func (c *command) containers(ctx context.Context, n *client.Node, services []str
 	if err != nil {
 		return nil, err
 	}
-	found, err := list(ctx, n, name)
+	found, oneOffs, err := listAll(ctx, n, name)
 	if err != nil {
 		return nil, err
+	}
+	if all {
+		for _, one := range oneOffs {
+			found[one.GetLabels()[labelService]] = append(found[one.GetLabels()[labelService]], one)
+		}
 	}
 	if len(services) == 0 {
 		services = slices.Sorted(maps.Keys(found))
@@ -104,7 +129,7 @@ func printContainers(w io.Writer, all []*nodev1.Container, o output.Options) err
 			{Field: "Image", Header: "IMAGE"},
 			{Field: "Command", Header: "COMMAND"},
 			{Field: "Service", Header: "SERVICE"},
-			{Field: "CreatedAt", Header: "CREATED"},
+			{Field: "RunningFor", Header: "CREATED"},
 			{Field: "Status", Header: "STATUS"},
 			{Field: "Ports", Header: "PORTS"},
 			{Field: "ID", Header: "CONTAINER ID", Hidden: true},
@@ -116,123 +141,22 @@ func printContainers(w io.Writer, all []*nodev1.Container, o output.Options) err
 		Raw: all,
 	}
 	for _, c := range all {
-		id, command := c.GetId(), strconv.Quote(strings.Join(c.GetCommand(), " "))
+		command := strconv.Quote(strings.Join(c.GetCommand(), " "))
 		if !o.NoTrunc {
-			id, command = output.ShortID(id), output.Ellipsis(command, 20)
+			command = output.Ellipsis(command, 20)
 		}
-		list.Rows = append(list.Rows, row{
-			ID: id, Name: c.GetName(), Image: c.GetImage(), Command: command, Service: c.GetLabels()[labelService],
-			CreatedAt: output.Ago(now, time.Unix(0, c.GetCreatedAt())), Status: containers.StatusWords(c, now),
-			State: c.GetState(), Health: c.GetHealth(), Ports: containers.PortWords(c.GetPorts()), ExitCode: c.GetExitCode(),
-		})
+		r := row{
+			ID: c.GetId(), Name: c.GetName(), Names: c.GetName(), Image: c.GetImage(), Command: command,
+			Project: c.GetLabels()[labelProject], Service: c.GetLabels()[labelService],
+			CreatedAt:  time.Unix(0, c.GetCreatedAt()).Format("2006-01-02 15:04:05 -0700 MST"),
+			RunningFor: output.Ago(now, time.Unix(0, c.GetCreatedAt())), Status: containers.StatusWords(c, now),
+			State: c.GetState(), Health: c.GetHealth(), Networks: strings.Join(c.GetNetworks(), ","), Ports: containers.PortWords(c.GetPorts()),
+			Labels: strings.Join(pairs(c.GetLabels()), ","), ExitCode: c.GetExitCode(), Publishers: []publisher{},
+		}
+		for _, p := range c.GetPorts() {
+			r.Publishers = append(r.Publishers, publisher{p.GetHostIp(), p.GetContainerPort(), p.GetHostPort(), p.GetProtocol()})
+		}
+		list.Rows = append(list.Rows, r)
 	}
 	return list.Print(w, o)
-}
-
-func (c *command) logs() *cobra.Command {
-	var follow, timestamps, plain bool
-	var tail string
-	cmd := &cobra.Command{
-		Use: "logs [SERVICE...]", Short: "Print the logs of services", Example: "  cri-node compose logs -f --tail 20 web", Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, names []string) error {
-			return c.run(func(n *client.Node) error {
-				containers, err := c.containers(cmd.Context(), n, names, true)
-				if err != nil {
-					return err
-				}
-				l := &logPrinter{node: n, out: cmd.OutOrStdout(), plain: plain, timestamps: timestamps, follow: follow}
-				if tail != "" && tail != "all" {
-					lines, err := strconv.ParseInt(tail, 10, 64)
-					if err != nil {
-						return fmt.Errorf("--tail %s is no number of lines", tail)
-					}
-					l.tail = &lines
-				}
-				return l.print(cmd.Context(), containers)
-			})
-		},
-	}
-	f := cmd.Flags()
-	f.BoolVarP(&follow, "follow", "f", false, "go on as long as the containers run")
-	f.BoolVarP(&timestamps, "timestamps", "t", false, "print when a line was written")
-	f.BoolVar(&plain, "no-log-prefix", false, "do not print whose line it is")
-	f.StringVarP(&tail, "tail", "n", "all", "how many `lines` of each from the end")
-	return cmd
-}
-
-func (c *command) exec() *cobra.Command {
-	var noTTY, detach, privileged bool
-	var env []string
-	var workdir, user string
-	var index int
-	cmd := &cobra.Command{
-		Use: "exec SERVICE COMMAND [ARG...]", Short: "Run a command in a container of a service",
-		Example: "  cri-node compose exec db psql -U postgres\n  cri-node compose exec -T web cat /etc/hosts",
-		Args:    argument.AtLeast(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.run(func(n *client.Node) error {
-				containers, err := c.containers(cmd.Context(), n, args[:1], false)
-				if err != nil {
-					return err
-				}
-				at := slices.IndexFunc(containers, func(one *nodev1.Container) bool { return index == 0 || number(one) == index })
-				if at < 0 {
-					return fmt.Errorf("service %q is not running", args[0])
-				}
-				streams := terminal.Streams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr()}
-				tty := !noTTY && !detach && terminal.Is(streams.In) && terminal.Is(streams.Out)
-				return runExec(cmd.Context(), n, streams, &nodev1.ExecOpen{
-					Container: containers[at].GetId(), Command: args[1:], Stdin: !detach, Tty: tty, Detach: detach,
-					Env: env, Workdir: workdir, User: user, Privileged: privileged,
-				})
-			})
-		},
-	}
-	f := cmd.Flags()
-	f.SetInterspersed(false)
-	f.BoolVarP(&noTTY, "no-tty", "T", false, "without a terminal")
-	f.BoolVarP(&detach, "detach", "d", false, "leave the command in the background")
-	f.BoolVar(&privileged, "privileged", false, "give the command all privileges")
-	f.StringArrayVarP(&env, "env", "e", nil, "`NAME=VALUE` in its environment")
-	f.StringVarP(&workdir, "workdir", "w", "", "its working `directory`")
-	f.StringVarP(&user, "user", "u", "", "`user` to run as")
-	f.IntVar(&index, "index", 0, "`number` of the service's container")
-	return cmd
-}
-
-// execConn is an Exec as a terminal's session wants it.
-type execConn struct {
-	nodev1.Containers_ExecClient
-}
-
-func (e execConn) Send(m terminal.Message) error {
-	return e.Containers_ExecClient.Send(&nodev1.ExecRequest{Stdin: m.Stdin, StdinClosed: m.StdinClosed, Size: m.Size, Signal: m.Signal})
-}
-
-// runExec runs a command in a container with the terminal's streams; its exit code
-// is the error's.
-func runExec(ctx context.Context, n *client.Node, streams terminal.Streams, open *nodev1.ExecOpen) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := n.Containers.Exec(ctx)
-	if err != nil {
-		return err
-	}
-	if open.GetTty() {
-		open.Size = streams.TerminalSize()
-	}
-	if err := stream.Send(&nodev1.ExecRequest{Open: open}); err != nil {
-		return err
-	}
-	session := &terminal.Session{Streams: streams, Stdin: open.GetStdin(), TTY: open.GetTty(), Signals: true}
-	exit, err := session.Run(ctx, execConn{stream})
-	switch {
-	case err != nil:
-		return err
-	case exit.GetError() != "":
-		return &client.ExitError{Code: int(exit.GetCode()), Err: errors.New(exit.GetError())}
-	case exit.GetCode() != 0:
-		return &client.ExitError{Code: int(exit.GetCode())}
-	}
-	return nil
 }

@@ -4,20 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"os"
-	"os/signal"
 	"slices"
-	"sync"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
+	"github.com/spf13/pflag"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/cri-node/cri-node/pkg/cli/client"
-	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
 // gone says that an error is about something that is not there.
@@ -27,7 +23,10 @@ func gone(err error) bool { return status.Code(err) == codes.NotFound }
 type upOptions struct {
 	detach, build, noBuild, forceRecreate, noRecreate, noDeps, wait bool
 	removeOrphans, abortOnExit, noLogPrefix, timestamps, noStart    bool
+	attachDependencies, renewVolumes                                bool
 	exitCodeFrom, pull                                              string
+	attach, noAttach                                                []string
+	waitTimeout                                                     int64
 	scale                                                           map[string]int
 	timeout                                                         int64
 }
@@ -48,23 +47,33 @@ func (c *command) up() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
+	o.addMakingFlags(f)
 	f.BoolVarP(&o.detach, "detach", "d", false, "leave the containers in the background")
+	f.BoolVar(&o.noDeps, "no-deps", false, "leave services alone that the named ones depend on")
+	f.BoolVar(&o.wait, "wait", false, "wait until services run, or are healthy; implies -d")
+	f.Int64Var(&o.waitTimeout, "wait-timeout", 0, "`seconds` that --wait waits at most")
+	f.BoolVar(&o.abortOnExit, "abort-on-container-exit", false, "stop all containers when one exits")
+	f.StringVar(&o.exitCodeFrom, "exit-code-from", "", "exit with the code of this `service`; implies --abort-on-container-exit")
+	f.StringArrayVar(&o.attach, "attach", nil, "print what this `service` says, and others named so, alone")
+	f.StringArrayVar(&o.noAttach, "no-attach", nil, "do not print what this `service` says")
+	f.BoolVar(&o.attachDependencies, "attach-dependencies", false, "print what services say that the named ones depend on")
+	f.BoolVar(&o.noLogPrefix, "no-log-prefix", false, "do not print whose line it is")
+	f.BoolVar(&o.timestamps, "timestamps", false, "print when a line was written")
+	f.BoolVar(&o.noStart, "no-start", false, "make containers and do not start them")
+	f.Int64VarP(&o.timeout, "timeout", "t", 0, "`seconds` until containers that do not stop are killed")
+	return cmd
+}
+
+// addMakingFlags adds what `up` and `create` have in common.
+func (o *upOptions) addMakingFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.build, "build", false, "build images first")
 	f.BoolVar(&o.noBuild, "no-build", false, "do not build images, even if they are missing")
 	f.BoolVar(&o.forceRecreate, "force-recreate", false, "replace containers even if nothing has changed")
 	f.BoolVar(&o.noRecreate, "no-recreate", false, "keep containers even if something has changed")
-	f.BoolVar(&o.noDeps, "no-deps", false, "leave services alone that the named ones depend on")
-	f.BoolVar(&o.wait, "wait", false, "wait until services run, or are healthy; implies -d")
+	f.BoolVarP(&o.renewVolumes, "renew-anon-volumes", "V", false, "give containers that are replaced new anonymous volumes")
 	f.BoolVar(&o.removeOrphans, "remove-orphans", false, "remove containers of services that the file does not have")
-	f.BoolVar(&o.abortOnExit, "abort-on-container-exit", false, "stop all containers when one exits")
-	f.StringVar(&o.exitCodeFrom, "exit-code-from", "", "exit with the code of this `service`; implies --abort-on-container-exit")
-	f.BoolVar(&o.noLogPrefix, "no-log-prefix", false, "do not print whose line it is")
-	f.BoolVar(&o.timestamps, "timestamps", false, "print when a line was written")
-	f.BoolVar(&o.noStart, "no-start", false, "make containers and do not start them")
 	f.StringVar(&o.pull, "pull", "", "always, missing, never or build")
 	f.StringToIntVar(&o.scale, "scale", nil, "how many containers a `service=number` has")
-	f.Int64VarP(&o.timeout, "timeout", "t", 0, "`seconds` until containers that do not stop are killed")
-	return cmd
 }
 
 // stopTimeout is nil where the flag was not given.
@@ -81,13 +90,18 @@ func (c *command) runUp(cmd *cobra.Command, n *client.Node, names []string, o up
 	if err != nil {
 		return err
 	}
+	for _, name := range slices.Concat(o.attach, o.noAttach) {
+		if _, err := p.GetService(name); err != nil {
+			return fmt.Errorf("no such service: %s", name)
+		}
+	}
 	if p, err = selected(p, names, o.noDeps); err != nil {
 		return err
 	}
 	for name, count := range o.scale {
 		s, err := p.GetService(name)
 		if err != nil {
-			return fmt.Errorf("--scale: %w", err)
+			return fmt.Errorf("--scale: no such service: %s", name) //nolint:nilerr // that is what it says
 		}
 		s.SetScale(count)
 		p.Services[name] = s
@@ -109,7 +123,7 @@ func (c *command) runUp(cmd *cobra.Command, n *client.Node, names []string, o up
 	if err := makeVolumes(ctx, n, p, r); err != nil {
 		return err
 	}
-	converge := &convergence{node: n, project: p, report: r, start: !o.noStart, timeout: timeout, images: images, recreate: recreateDiverged}
+	converge := &convergence{node: n, project: p, report: r, start: !o.noStart, timeout: timeout, images: images, recreate: recreateDiverged, renewVolumes: o.renewVolumes}
 	switch {
 	case o.forceRecreate && o.noRecreate:
 		return errors.New("--force-recreate and --no-recreate exclude each other")
@@ -122,9 +136,24 @@ func (c *command) runUp(cmd *cobra.Command, n *client.Node, names []string, o up
 		if err := inOrder(ctx, p, false, converge.service); err != nil || !o.wait {
 			return err
 		}
-		return awaitUp(ctx, n, p)
+		return awaitUp(ctx, n, p, o.waitTimeout)
 	}
-	return follow(cmd, n, p, converge, o)
+	return follow(cmd, n, p, converge, o, o.attached(p, names))
+}
+
+// attached are the services whose containers `up` follows: those that were named,
+// or all.
+func (o *upOptions) attached(p *types.Project, names []string) []string {
+	if len(names) == 0 || o.attachDependencies {
+		names = p.ServiceNames()
+	}
+	if len(o.attach) > 0 {
+		names = o.attach
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		s := p.Services[name]
+		return slices.Contains(o.noAttach, name) || s.Attach != nil && !*s.Attach && len(o.attach) == 0
+	})
 }
 
 // selected is the project with the named services, and those they depend on.
@@ -135,6 +164,12 @@ func selected(p *types.Project, names []string, alone bool) (*types.Project, err
 	policy := types.IncludeDependencies
 	if alone {
 		policy = types.IgnoreDependencies
+	}
+	for _, name := range names {
+		_, active := p.Services[name]
+		if _, disabled := p.DisabledServices[name]; !active && !disabled {
+			return nil, fmt.Errorf("no such service: %s", name)
+		}
 	}
 	p, err := p.WithServicesEnabled(names...)
 	if err != nil {
@@ -174,39 +209,14 @@ func orphans(ctx context.Context, n *client.Node, p *types.Project, r *report, t
 	return nil
 }
 
-// makeVolumes makes the volumes of a project that are not there.
-func makeVolumes(ctx context.Context, n *client.Node, p *types.Project, r *report) error {
-	answer, err := n.System.ListVolumes(ctx, &nodev1.ListVolumesRequest{})
-	if err != nil {
-		return err
-	}
-	for _, key := range slices.Sorted(maps.Keys(p.Volumes)) {
-		name := volumeName(p, key)
-		exists := slices.ContainsFunc(answer.GetVolumes(), func(v *nodev1.Volume) bool { return v.GetName() == name })
-		switch v := p.Volumes[key]; {
-		case exists:
-			continue
-		case bool(v.External):
-			return fmt.Errorf("volume %s is external and does not exist: make it with \"cri-node volume create %s\"", key, name)
-		case v.Driver != "" && v.Driver != "local":
-			return fmt.Errorf("volume %s: driver %s is not supported", key, v.Driver)
-		case len(v.DriverOpts) > 0:
-			return fmt.Errorf("volume %s: driver_opts are not supported: mount the path itself", key)
-		default:
-			all := map[string]string{labelProject: p.Name, labelVolume: key}
-			maps.Copy(all, v.Labels)
-			if _, err := n.System.CreateVolume(ctx, &nodev1.CreateVolumeRequest{Name: name, Labels: all}); err != nil {
-				return fmt.Errorf("create volume %s: %w", name, err)
-			}
-			r.line("Volume", name, "Created")
-		}
-	}
-	return nil
-}
-
 // awaitUp returns when each service runs, and is healthy where it can say so.
-func awaitUp(ctx context.Context, n *client.Node, p *types.Project) error {
-	return until(ctx, n, func() (bool, error) {
+func awaitUp(ctx context.Context, n *client.Node, p *types.Project, seconds int64) error {
+	if seconds > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, time.Duration(seconds)*time.Second, fmt.Errorf("the services are not up after %d seconds", seconds))
+		defer cancel()
+	}
+	err := until(ctx, n, func() (bool, error) {
 		found, err := list(ctx, n, p.Name)
 		if err != nil {
 			return false, err
@@ -218,134 +228,14 @@ func awaitUp(ctx context.Context, n *client.Node, p *types.Project) error {
 					condition = types.ServiceConditionHealthy
 				}
 				if ok, err := meets(c, condition); !ok || err != nil {
-					return false, err
+					return false, explain(ctx, n, c, err)
 				}
 			}
 		}
 		return true, nil
 	})
-}
-
-// follow starts the services and prints what their containers say until all have
-// exited. The first signal stops them, the second kills them.
-func follow(cmd *cobra.Command, n *client.Node, p *types.Project, converge *convergence, o upOptions) error {
-	// The signals are for this function: what they ask for takes a while.
-	ctx, cancel := context.WithCancel(context.WithoutCancel(cmd.Context()))
-	defer cancel()
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
-	defer signal.Stop(signals)
-
-	started := make(chan error, 1)
-	starting, giveUp := context.WithCancel(ctx)
-	defer giveUp()
-	go func() { started <- inOrder(starting, p, false, converge.service) }()
-	select {
-	case err := <-started:
-		if err != nil {
-			return err
-		}
-	case <-signals:
-		giveUp()
-		<-started //nolint:errcheck // it was given up
-		return errors.Join(stopAll(ctx, n, p, converge.report, converge.timeout), &client.ExitError{Code: 130})
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	found, err := list(ctx, n, p.Name)
-	if err != nil {
-		return err
-	}
-	var mine []*nodev1.Container
-	for name := range p.Services {
-		mine = append(mine, found[name]...)
-	}
-	printing := make(chan error, 1)
-	logs := &logPrinter{node: n, out: cmd.OutOrStdout(), plain: o.noLogPrefix, timestamps: o.timestamps, follow: true}
-	go func() { printing <- logs.print(ctx, mine) }()
-	ended := make(chan *exited, 1)
-	go func() { ended <- awaitExit(ctx, n, mine, o.abortOnExit) }()
-
-	var first *exited
-	select {
-	case first = <-ended:
-	case <-signals:
-		if err := stopOrKill(ctx, n, p, converge, signals); err != nil {
-			return err
-		}
-		<-ended
-		return errors.Join(<-printing, &client.ExitError{Code: 130})
-	}
-	if o.abortOnExit {
-		if err := stopAll(ctx, n, p, converge.report, converge.timeout); err != nil {
-			return err
-		}
-	}
-	if err := <-printing; err != nil {
-		return err
-	}
-	return exitCode(ctx, n, p, first, o)
-}
-
-// stopOrKill stops the project, and kills it at the next signal.
-func stopOrKill(ctx context.Context, n *client.Node, p *types.Project, c *convergence, signals <-chan os.Signal) error {
-	c.report.line("Project", p.Name, "Stopping (again to force)")
-	stopped := make(chan error, 1)
-	go func() { stopped <- stopAll(ctx, n, p, c.report, c.timeout) }()
-	select {
-	case err := <-stopped:
-		return err
-	case <-signals:
-		now := int64(0)
-		return errors.Join(stopAll(ctx, n, p, c.report, &now), <-stopped)
-	}
-}
-
-// exited is a container that has.
-type exited struct {
-	container *nodev1.Container
-	code      int32
-	err       error
-}
-
-// awaitExit returns when all containers have exited, or the first one has.
-func awaitExit(ctx context.Context, n *client.Node, all []*nodev1.Container, first bool) *exited {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	results := make(chan *exited, len(all))
-	var waiting sync.WaitGroup
-	defer waiting.Wait()
-	defer cancel()
-	for _, c := range all {
-		waiting.Go(func() {
-			answer, err := n.Containers.Wait(ctx, &nodev1.WaitRequest{Container: c.GetId()})
-			results <- &exited{c, answer.GetExitCode(), err}
-		})
-	}
-	last := &exited{}
-	for range all {
-		last = <-results
-		if first && last.err == nil {
-			break
-		}
-	}
-	return last
-}
-
-// exitCode is that of the service the command was told of, or of the first
-// container that exited where that ends all.
-func exitCode(ctx context.Context, n *client.Node, p *types.Project, first *exited, o upOptions) error {
-	switch {
-	case o.exitCodeFrom != "":
-		found, err := list(ctx, n, p.Name)
-		if err != nil {
-			return err
-		}
-		for _, c := range found[o.exitCodeFrom] {
-			if c.GetExitCode() != 0 {
-				return &client.ExitError{Code: int(c.GetExitCode())}
-			}
-		}
-	case o.abortOnExit && first.code != 0:
-		return &client.ExitError{Code: int(first.code)}
-	}
-	return nil
+	return err
 }

@@ -27,7 +27,7 @@ func logsCommand(flags *client.Flags) *cobra.Command {
 		ValidArgsFunction: complete.Any(flags, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request := &nodev1.LogsRequest{Container: args[0], Follow: follow}
-			if err := logsBounds(request, tail, since, until, time.Now()); err != nil {
+			if err := LogsBounds(request, tail, since, until, time.Now()); err != nil {
 				return err
 			}
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
@@ -50,7 +50,8 @@ func logsCommand(flags *client.Flags) *cobra.Command {
 	return cmd
 }
 
-func logsBounds(request *nodev1.LogsRequest, tail, since, until string, now time.Time) error {
+// LogsBounds puts --tail, --since and --until into a request.
+func LogsBounds(request *nodev1.LogsRequest, tail, since, until string, now time.Time) error {
 	if tail != "all" && tail != "" {
 		lines, err := strconv.ParseInt(tail, 10, 64)
 		if err != nil {
