@@ -73,8 +73,9 @@ func plain(err error) error {
 	if m := falseSchema.FindStringSubmatch(text); m != nil {
 		return fmt.Errorf("%s: there is no such key", m[1])
 	}
-	if _, rest, ok := strings.Cut(text, ": services."); ok && strings.HasPrefix(text, "validating ") {
-		return errors.New("services." + rest)
+	if rest, ok := strings.CutPrefix(text, "validating "); ok {
+		_, text, _ = strings.Cut(rest, ": ")
+		text = strings.TrimSpace(text)
 	}
 	if before, after, ok := strings.Cut(text, "decoding failed due to the following error(s):"); ok {
 		return errors.New(before + strings.Join(strings.Fields(after), " "))

@@ -26,7 +26,7 @@ var leftOut = []string{
 
 // Image is Debian with a shell for its command.
 func Image(ctx context.Context) (v1.Image, error) {
-	path, err := archive(ctx)
+	path, err := Archive(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -49,8 +49,9 @@ func Image(ctx context.Context) (v1.Image, error) {
 	return mutate.ConfigFile(img, c)
 }
 
-// archive is the root file system, made if it is not there.
-func archive(ctx context.Context) (string, error) {
+// Archive is a tar of the root file system, compressed; it is made if it is not
+// there.
+func Archive(ctx context.Context) (string, error) {
 	cache := filepath.Join(os.TempDir(), "cri-node-test-images")
 	if from := os.Getenv("CRI_NODE_BIN_DIR"); from != "" {
 		cache = filepath.Join(from, "test-images")

@@ -1,0 +1,125 @@
+package compose
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// write makes a Compose file of services in YAML's short form.
+func (p *person) write(services string) {
+	p.Helper()
+	p.must(os.WriteFile(filepath.Join(p.dir, "compose.yaml"), []byte("name: faulty\nservices: {"+services+"}\n"), 0o600))
+}
+
+const (
+	idle  = "image: " + base + ", init: true, command: [sleep, inf]"
+	after = "a: {" + idle + ", depends_on: {b: {condition: "
+)
+
+// TestFaults: what is wrong is said in words that name it, with nothing left of
+// what could not be made.
+func TestFaults(t *testing.T) {
+	p := onNode(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p.must(err)
+	defer l.Close()
+	busy := fmt.Sprintf("127.0.0.1:%d", l.Addr().(*net.TCPAddr).Port)
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	p.must(err)
+	fixed := free.Addr().String()
+	p.must(free.Close())
+	for _, test := range []struct {
+		name, services, args string
+		want                 []string
+	}{
+		{"unknown service", "a: {" + idle + "}", "up -d nope", []string{"no such service: nope"}},
+		{"unknown service's logs", "a: {" + idle + "}", "logs nope", []string{"no such service: nope"}},
+		{"unknown service to scale", "a: {" + idle + "}", "up -d --scale nope=2", []string{"no such service: nope"}},
+		{"not running", "a: {" + idle + "}", "exec -T a true", []string{`service "a" is not running`}},
+		{"unknown key", "a: {" + idle + ", comand: x}", "up -d", []string{"compose.yaml: services.a.comand: there is no such key"}},
+		{"wrong type", "a: {" + idle + ", environment: 5}", "up -d", []string{"compose.yaml: services.a.environment must be a mapping"}},
+		{"wrong value", "a: {" + idle + ", mem_limit: lots}", "up -d", []string{"mem_limit", "lots"}},
+		{"no image", "a: {command: x}", "up -d", []string{`service "a" has neither an image nor a build context`}},
+		{"cycle", "a: {" + idle + ", depends_on: [b]}, b: {" + idle + ", depends_on: [a]}", "up -d", []string{"dependency cycle detected: a -> b -> a"}},
+		{"unknown dependency", "a: {" + idle + ", depends_on: [nope]}", "up -d", []string{`service "a" depends on undefined service "nope"`}},
+		{"unknown volume", "a: {" + idle + ", volumes: ['nope:/x']}", "up -d", []string{`service "a" refers to undefined volume nope`}},
+		{"refused key", "a: {" + idle + ", gpus: all}", "up -d", []string{"service a: gpus"}},
+		{"no env_file", "a: {" + idle + ", env_file: nope.env}", "up -d", []string{"nope.env not found"}},
+		{"no build context", "a: {build: nowhere}", "up -d", []string{"service a: build context", "nowhere"}},
+		{"no such command", "a: {image: " + base + ", command: [nope]}", "up -d", []string{"create faulty-a-1", `cannot run "nope"`}},
+		{"busy port", "a: {" + idle + ", ports: ['" + busy + ":80']}", "up -d", []string{"create faulty-a-1: port " + busy + "/tcp is in use"}},
+		{
+			"port of another service", "a: {" + idle + ", ports: ['" + fixed + ":80']}, b: {" + idle + ", depends_on: [a], ports: ['" + fixed + ":81']}", "up -d",
+			[]string{"create faulty-b-1: port " + fixed + "/tcp is published by container faulty-a-1"},
+		},
+		{
+			"port of several", "a: {" + idle + ", scale: 2, ports: ['" + fixed + ":80']}", "up -d",
+			[]string{"create faulty-a-2: port " + fixed + "/tcp is published by container faulty-a-1"},
+		},
+		{
+			"unhealthy", after + "service_healthy}}}, b: {" + idle + ", healthcheck: {test: 'echo nobody is home; exit 3', interval: 100ms, retries: 2}}", "up -d",
+			[]string{"service a depends on b: container faulty-b-1 is unhealthy: its check exited with 3: nobody is home"},
+		},
+		{
+			"gone before it was healthy", after + "service_healthy}}}, b: {image: " + base + ", command: [sh, -c, 'echo no luck; exit 4'], healthcheck: {test: 'true', interval: 30s}}", "up -d",
+			[]string{"service a depends on b: container faulty-b-1 exited (4): its last words: no luck"},
+		},
+		{
+			"not completed", after + "service_completed_successfully}}}, b: {image: " + base + ", command: [sh, -c, 'echo no luck; exit 4']}", "up -d",
+			[]string{"service a depends on b: container faulty-b-1 didn't complete successfully: exit 4: its last words: no luck"},
+		},
+		{
+			"unhealthy and waited for", "b: {" + idle + ", healthcheck: {test: 'exit 3', interval: 100ms, retries: 2}}", "up --wait",
+			[]string{"container faulty-b-1 is unhealthy: its check exited with 3"},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := p.in(t)
+			p.write(test.services)
+			_, errs, code := p.try("", append([]string{"compose"}, strings.Fields(test.args)...)...)
+			p.equal("exit code", code, 1)
+			p.shows(errs, test.want...)
+			if _, ok := p.containers()["faulty-a-1"]; ok && strings.Contains(errs, "create faulty-a-1") {
+				t.Error("it is there all the same")
+			}
+			p.compose("down", "-v", "-t", "2")
+		})
+	}
+}
+
+// TestKeeping: what a container has in anonymous volumes is its successor's, what
+// belongs to nobody any more is told of, and signals end what is followed.
+func TestKeeping(t *testing.T) {
+	p := onNode(t)
+	p.must(os.WriteFile(filepath.Join(p.dir, "Dockerfile"), []byte("FROM "+base+"\nVOLUME /declared\n"), 0o600))
+	service := "a: {build: ., init: true, command: [sleep, inf], volumes: [/anonymous], environment: {N: '%d'}}"
+	p.write(fmt.Sprintf(service, 1))
+	p.compose("up", "-d")
+	p.compose("exec", "-T", "a", "sh", "-c", "echo kept >/anonymous/x; echo kept >/declared/x; echo lost >/x")
+	for n := 2; n < 4; n++ {
+		p.write(fmt.Sprintf(service, n))
+		p.shows(p.compose("up", "-d"), "Recreate")
+		p.equal("what is kept", p.ok("compose", "exec", "-T", "a", "sh", "-c", "cat /anonymous/x /declared/x; ls /x 2>&1 || :"),
+			"kept\nkept\nls: cannot access '/x': No such file or directory")
+	}
+	p.write(fmt.Sprintf(service, 4))
+	p.compose("up", "-d", "-V")
+	p.equal("what is kept", p.ok("compose", "exec", "-T", "a", "sh", "-c", "ls /anonymous /declared"), "/anonymous:\n\n/declared:")
+	p.equal("volumes", len(strings.Fields(p.ok("volume", "ls", "-q"))), 2)
+
+	p.write("b: {" + idle + "}, job: {image: " + base + ", command: [sh, -c, 'echo done; exit 3']}")
+	p.shows(p.compose("up", "-d", "b"), "containers of services that the file does not have", "faulty-a-1")
+	p.shows(p.compose("up", "-d", "--remove-orphans", "b"), "faulty-a-1  Removed")
+	out, _, code := p.try("", "compose", "up", "--exit-code-from", "job")
+	p.equal("exit code", code, 3)
+	p.shows(out, "faulty-job-1 | done\n")
+	p.equal("state of b", p.containers()["faulty-b-1"].State, "exited")
+	p.compose("down", "-v", "-t", "2")
+	// Those of the orphan were nobody's.
+	p.ok("volume", "prune", "-f")
+	p.equal("volumes", p.ok("volume", "ls", "-q"), "")
+}
