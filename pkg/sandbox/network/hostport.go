@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -129,7 +130,7 @@ func (n *Network) restoreHostPort(ctx context.Context, id string) (err error) {
 	if err != nil || previous == nil {
 		return err
 	}
-	inPlace, visible := lookAtRules(list.Name, id, previous)
+	inPlace, visible := lookAtRules(list.Name, &rec.Attachment, previous)
 	if inPlace {
 		return nil
 	}
@@ -187,7 +188,7 @@ func (m *portmap) run(ctx context.Context, command string) error {
 // lookAtRules is a quick look at what the plugin's two backends make. Where
 // nothing of either is visible, legacy iptables may have the rules. It sees more
 // than CHECK of the plugin, which trusts the chains that pods share.
-func lookAtRules(network, id string, result types.Result) (inPlace, visible bool) {
+func lookAtRules(network string, pod *Attachment, result types.Result) (inPlace, visible bool) {
 	r, err := newResult(result)
 	if err != nil {
 		return false, false
@@ -204,15 +205,28 @@ func lookAtRules(network, id string, result types.Result) (inPlace, visible bool
 		return c.Name == hostPortChain || c.Table.Name == hostPortTable
 	})
 	for _, addr := range r.IPs {
+		if !mapsTo(pod.PortMappings, addr) {
+			continue
+		}
 		family := nftables.TableFamilyIPv4
 		if addr.Is6() {
 			family = nftables.TableFamilyIPv6
 		}
-		if !iptablesRules(conn, family, network, id) && !nftablesRules(conn, family, id) {
+		if !iptablesRules(conn, family, network, pod.ID) && !nftablesRules(conn, family, pod.ID) {
 			return false, visible
 		}
 	}
 	return true, visible
+}
+
+// mapsTo reports whether host ports lead to an address of a pod: those of an
+// address of the host lead to one of the same family only, and the plugin makes no
+// rules for the other.
+func mapsTo(mappings []PortMapping, pod netip.Addr) bool {
+	return slices.ContainsFunc(mappings, func(m PortMapping) bool {
+		host, err := netip.ParseAddr(m.HostIP)
+		return m.HostPort > 0 && (err != nil || host.Unmap().Is4() == pod.Unmap().Is4())
+	})
 }
 
 // iptablesRules follows the jumps from the kernel's hooks to the pod's chain.

@@ -282,6 +282,9 @@ func (p *person) runsOnce() {
 // goesDown: what is removed is gone, and the volume with -v.
 func (p *person) goesDown() {
 	url := p.address()
+	if strings.Contains(p.node.LogFrom(0), "Putting back the host ports") {
+		p.Error("the rules of host ports did not stay")
+	}
 	p.compose("down", "-t", "5")
 	p.equal("containers", p.ok("ps", "-aq"), "")
 	p.equal("volumes", p.ok("volume", "ls", "-q"), "shop_data")
