@@ -36,6 +36,21 @@ type person struct {
 	env  []string
 }
 
+// TestCompose has one node for all, which takes the longest.
+func TestCompose(t *testing.T) {
+	p := onNode(t)
+	for _, part := range []struct {
+		name string
+		work func(*person)
+	}{{"shop", (*person).shop}, {"faults", (*person).faults}, {"keeping", (*person).keeps}} {
+		t.Run(part.name, func(t *testing.T) {
+			p := p.in(t)
+			p.dir = t.TempDir()
+			part.work(p)
+		})
+	}
+}
+
 // onNode starts a node that has Debian; when the test ends nothing may be left.
 func onNode(t *testing.T) *person {
 	t.Helper()
@@ -73,17 +88,14 @@ func onNode(t *testing.T) *person {
 	return p
 }
 
-// onShop is onNode with the shop's files, and its program.
-func onShop(t *testing.T) *person {
-	t.Helper()
-	p := onNode(t)
+// openShop puts the shop's files into the person's directory, and its program.
+func (p *person) openShop() {
+	p.Helper()
 	source, err := image.SourceDir()
 	p.must(err)
 	files := filepath.Join(source, "compose", "shop")
-	p.dir = filepath.Join(p.dir, "shop")
 	p.must(os.CopyFS(p.dir, os.DirFS(files)))
-	p.must(image.Compile(t.Context(), filepath.Join(files, "api"), filepath.Join(p.dir, "api", "api")))
-	return p
+	p.must(image.Compile(p.Context(), filepath.Join(files, "api"), filepath.Join(p.dir, "api", "api")))
 }
 
 func (p *person) must(err error) {

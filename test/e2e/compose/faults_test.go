@@ -20,10 +20,9 @@ const (
 	after = "a: {" + idle + ", depends_on: {b: {condition: "
 )
 
-// TestFaults: what is wrong is said in words that name it, with nothing left of
-// what could not be made.
-func TestFaults(t *testing.T) {
-	p := onNode(t)
+// faults: what is wrong is said in words that name it, with nothing left of what
+// could not be made.
+func (p *person) faults() {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	p.must(err)
 	defer l.Close()
@@ -49,7 +48,7 @@ func TestFaults(t *testing.T) {
 		{"unknown volume", "a: {" + idle + ", volumes: ['nope:/x']}", "up -d", []string{`service "a" refers to undefined volume nope`}},
 		{"refused key", "a: {" + idle + ", gpus: all}", "up -d", []string{"service a: gpus"}},
 		{"no env_file", "a: {" + idle + ", env_file: nope.env}", "up -d", []string{"nope.env not found"}},
-		{"no build context", "a: {build: nowhere}", "up -d", []string{"service a: build context", "nowhere"}},
+		{"no build context", "c: {build: nowhere}", "up -d", []string{"service c: build context", "nowhere"}},
 		{"no such command", "a: {image: " + base + ", command: [nope]}", "up -d", []string{"create faulty-a-1", `cannot run "nope"`}},
 		{"busy port", "a: {" + idle + ", ports: ['" + busy + ":80']}", "up -d", []string{"create faulty-a-1: port " + busy + "/tcp is in use"}},
 		{
@@ -77,12 +76,13 @@ func TestFaults(t *testing.T) {
 			[]string{"container faulty-b-1 is unhealthy: its check exited with 3"},
 		},
 	} {
-		t.Run(test.name, func(t *testing.T) {
+		p.Run(test.name, func(t *testing.T) {
 			p := p.in(t)
 			p.write(test.services)
 			_, errs, code := p.try("", append([]string{"compose"}, strings.Fields(test.args)...)...)
 			p.equal("exit code", code, 1)
 			p.shows(errs, test.want...)
+			p.write("a: {" + idle + "}, b: {" + idle + "}") // a file that can be read
 			if _, ok := p.containers()["faulty-a-1"]; ok && strings.Contains(errs, "create faulty-a-1") {
 				t.Error("it is there all the same")
 			}
@@ -91,10 +91,9 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestKeeping: what a container has in anonymous volumes is its successor's, what
+// keeps: what a container has in anonymous volumes is its successor's, what
 // belongs to nobody any more is told of, and signals end what is followed.
-func TestKeeping(t *testing.T) {
-	p := onNode(t)
+func (p *person) keeps() {
 	p.must(os.WriteFile(filepath.Join(p.dir, "Dockerfile"), []byte("FROM "+base+"\nVOLUME /declared\n"), 0o600))
 	service := "a: {build: ., init: true, command: [sleep, inf], volumes: [/anonymous], environment: {N: '%d'}}"
 	p.write(fmt.Sprintf(service, 1))
@@ -119,6 +118,7 @@ func TestKeeping(t *testing.T) {
 	p.shows(out, "faulty-job-1 | done\n")
 	p.equal("state of b", p.containers()["faulty-b-1"].State, "exited")
 	p.compose("down", "-v", "-t", "2")
+	p.ok("rmi", "faulty-a")
 	// Those of the orphan were nobody's.
 	p.ok("volume", "prune", "-f")
 	p.equal("volumes", p.ok("volume", "ls", "-q"), "")

@@ -10,16 +10,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// TestShop: an application of three services through its life.
-func TestShop(t *testing.T) {
-	p := onShop(t)
+// shop: an application of three services through its life.
+func (p *person) shop() {
+	p.openShop()
 	p.step("build", (*person).builds)
 	p.step("up", (*person).comesUp)
 	p.step("look", (*person).looks)
