@@ -94,7 +94,10 @@ func tidy(dir string, well bool) error {
 		case err != nil:
 			return err
 		case d.IsDir() && (d.Name() == "root" || d.Name() == "lib"):
-			return errors.Join(os.RemoveAll(path), filepath.SkipDir)
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+			return filepath.SkipDir
 		case d.IsDir():
 			dirs = append(dirs, path)
 			return nil
