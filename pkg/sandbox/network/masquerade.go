@@ -39,6 +39,9 @@ const (
 	maxNFTComment = 128
 	// masqRecheck is how long the static rules are trusted to be there.
 	masqRecheck = 5 * time.Second
+	// maxTransaction is how many rules are deleted at once: the kernel confirms
+	// each, in a buffer that must have room for all.
+	maxTransaction = 64
 )
 
 // masquerade keeps the static rules in place.
@@ -299,51 +302,44 @@ func (m *masquerade) addPodRules(network, ifname, id string, nets []*net.IPNet) 
 }
 
 // deletePodRules removes the rules whose comment begins with prefix, but for
-// those keep wants; a nil keep wants none. It looks until a listing shows none:
+// those keep wants; a nil keep wants none. It looks until a whole list shows none:
 // one that another change of the ruleset interrupts can miss rules, and a rule
 // that somebody else deletes first takes the whole transaction down.
 func (m *masquerade) deletePodRules(prefix string, keep func(comment string) bool) error {
 	m.rules.Lock()
 	defer m.rules.Unlock()
-	for clean := 0; clean < 2; {
-		deleted, err := deletePodRulesOnce(prefix, keep)
+	for {
+		rules, whole, err := listRules(pluginTable, pluginChain)
 		if err != nil {
-			return err
+			return fmt.Errorf("list masquerade rules: %w", err)
 		}
-		if deleted == 0 {
-			clean++
+		rules = slices.DeleteFunc(rules, func(r rule) bool {
+			return !strings.HasPrefix(r.comment, prefix) || (keep != nil && keep(r.comment))
+		})
+		if len(rules) == 0 && whole {
+			return nil
+		}
+		for some := range slices.Chunk(rules, maxTransaction) {
+			if err := deleteRules(pluginTable, pluginChain, some); err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("delete masquerade rules: %w", err)
+			}
 		}
 	}
-	return nil
 }
 
-func deletePodRulesOnce(prefix string, keep func(comment string) bool) (deleted int, err error) {
+// deleteRules deletes all of the rules, or none.
+func deleteRules(table, chain string, rules []rule) error {
 	conn, err := nftables.New()
 	if err != nil {
-		return 0, fmt.Errorf("open nftables: %w", err)
+		return fmt.Errorf("open nftables: %w", err)
 	}
-	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: pluginTable}
-	rules, err := conn.GetRules(table, &nftables.Chain{Name: pluginChain, Table: table})
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return 0, fmt.Errorf("list masquerade rules: %w", err)
-	}
+	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: table}
 	for _, r := range rules {
-		comment, _ := userdata.GetString(r.UserData, userdata.TypeComment)
-		if !strings.HasPrefix(comment, prefix) || (keep != nil && keep(comment)) {
-			continue
+		if err := conn.DelRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Name: chain, Table: t}, Handle: r.handle}); err != nil {
+			return err
 		}
-		if err := conn.DelRule(r); err != nil {
-			return 0, fmt.Errorf("delete masquerade rule: %w", err)
-		}
-		deleted++
 	}
-	if deleted == 0 {
-		return 0, nil
-	}
-	if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
-		return 0, fmt.Errorf("delete masquerade rules: %w", err)
-	}
-	return deleted, nil
+	return conn.Flush()
 }
 
 // gcPodRules removes the rules of pods that keep does not know.

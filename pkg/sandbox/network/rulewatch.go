@@ -62,7 +62,7 @@ func removes(b []byte) bool {
 				return true
 			}
 		}
-		length = (length + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1)
+		length = align(length)
 		if length < unix.SizeofNlMsghdr || length > len(b) {
 			return false
 		}
