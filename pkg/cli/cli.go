@@ -16,7 +16,7 @@
 //	inject      files for a container that has not started
 //	doctor      what the machine lacks
 //	prune       what the prune of all kinds of things has in common
-//	containers, volumes, images, build, compose, kube, system    the verbs
+//	containers, networks, volumes, images, build, compose, kube, system    the verbs
 package cli
 
 import (
@@ -27,6 +27,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/build"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/complete"
@@ -35,6 +36,7 @@ import (
 	"github.com/cri-node/cri-node/pkg/cli/images"
 	"github.com/cri-node/cri-node/pkg/cli/kube"
 	"github.com/cri-node/cri-node/pkg/cli/manual"
+	"github.com/cri-node/cri-node/pkg/cli/networks"
 	"github.com/cri-node/cri-node/pkg/cli/system"
 	"github.com/cri-node/cri-node/pkg/cli/volumes"
 )
@@ -65,7 +67,7 @@ func AddCommands(root *cobra.Command) {
 		own.GroupID = groupNode
 	}
 	add(root, groupContainers, containers.Commands(flags)...)
-	add(root, groupContainers, containers.InspectCommand(flags), containers.GroupCommand(flags), volumes.Command(flags))
+	add(root, groupContainers, containers.InspectCommand(flags), containers.GroupCommand(flags), networks.Command(flags), volumes.Command(flags))
 	add(root, groupImages, images.Commands(flags)...)
 	add(root, groupImages, build.Command(flags), build.BuilderCommand(flags), images.GroupCommand(flags, build.Command(flags), containers.InspectKind(flags, "image", "  cri-node image inspect -f '{{.Config.Cmd}}' busybox")))
 	add(root, groupSeveral, compose.Command(flags, compose.Tools{Build: buildVerb(flags), Pull: pullImage, Verb: verb(flags)}))
@@ -91,7 +93,7 @@ func finish(root *cobra.Command) {
 	root.TraverseChildren = true // flags of `compose` come before its verb
 	root.Args = noSuchVerb
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		if refused, ok := errors.AsType[containers.RefusedFlagError](err); ok {
+		if refused, ok := errors.AsType[argument.RefusedFlagError](err); ok {
 			err = refused // without the flag's value, which is not what is wrong
 		}
 		return &client.ExitError{Code: exitUsage, Err: fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())}

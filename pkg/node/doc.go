@@ -37,6 +37,7 @@
 //	<root>/node/containers/<id>.json  what CRI has no field for (linux.SaveRecord)
 //	<root>/node/logs/<id>.log         its log, in CRI's form
 //	<root>/node/volumes/              see package volumes
+//	<root>/node/networks/<name>.json  one that somebody has made (linux.SaveRecord)
 //	<state>/node/health/<id>.json     what its last probes were
 //
 // The record is written before anything of the container is made, and says

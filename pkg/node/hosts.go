@@ -75,6 +75,24 @@ func (s *Server) refreshNetworks(ctx context.Context, networks []membership) {
 	}
 }
 
+// clearHosts takes the names of others from a pod without members.
+func (s *Server) clearHosts(ctx context.Context, podID string) {
+	s.hosts.mu.Lock()
+	defer s.hosts.mu.Unlock()
+	if s.hosts.written[podID] == "" || slices.ContainsFunc(s.members(), func(m member) bool { return m.podID == podID }) {
+		return
+	}
+	sb, err := s.config.Sandboxes.Get(podID)
+	if err == nil {
+		err = sb.SetHosts(ctx, nil)
+	}
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "A container knows the names of others still", "sandboxID", podID)
+		return
+	}
+	delete(s.hosts.written, podID)
+}
+
 // members lists the containers in networks that are up, or about to be.
 func (s *Server) members() []member {
 	var all []member

@@ -19,7 +19,7 @@ import (
 
 // open makes the directories and reads the records.
 func (s *Server) open() (err error) {
-	for _, dir := range []string{s.dir("containers"), s.dir("logs"), filepath.Dir(s.healthPath(""))} {
+	for _, dir := range []string{s.dir("containers"), s.dir("logs"), s.dir("networks"), filepath.Dir(s.healthPath(""))} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}

@@ -54,9 +54,11 @@ type Server struct {
 	// volumeUse keeps a volume from being removed while a container is made that
 	// mounts it.
 	volumeUse sync.RWMutex
-	events    *journal.Journal[*nodev1.Event]
-	hosts     hostsFiles
-	ports     claims
+	// networkUse orders the making and removing of networks.
+	networkUse sync.Mutex
+	events     *journal.Journal[*nodev1.Event]
+	hosts      hostsFiles
+	ports      claims
 
 	// life ends with the server, calls when it takes no more of them.
 	life, calls context.Context //nolint:containedctx // of what outlives requests

@@ -155,6 +155,9 @@ func (s *system) Prune(ctx context.Context, r *nodev1.PruneRequest) (*nodev1.Pru
 			answer.Volumes = append(answer.Volumes, v.Name)
 		}
 	}
+	if r.GetNetworks() {
+		errs = append(errs, s.pruneNetworks(r, answer))
+	}
 	if r.GetBuildCache() && s.Server.builder.builds != nil {
 		_, err := s.Server.builder.builds.Prune(ctx, r.GetAllImages())
 		errs = append(errs, err)

@@ -102,6 +102,21 @@ func Volumes(flags *client.Flags) Func {
 	}
 }
 
+// Networks completes names of networks.
+func Networks(flags *client.Flags) Func {
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		names := []string{"pod", "host", "none"}
+		ask(cmd, flags, func(ctx context.Context, n *client.Node) error {
+			r, err := n.System.ListNetworks(ctx, &nodev1.ListNetworksRequest{})
+			for _, v := range r.GetNetworks() {
+				names = append(names, v.GetName())
+			}
+			return err
+		})
+		return matching(names, args, toComplete), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
 // Words completes one of these.
 func Words(words ...string) Func {
 	return func(_ *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
@@ -18,19 +19,20 @@ import (
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
-// InspectCommand is `cri-node inspect`, for containers, images and volumes.
+// InspectCommand is `cri-node inspect`, for containers, images, volumes and
+// networks.
 func InspectCommand(flags *client.Flags) *cobra.Command {
 	var kind, format string
 	var size bool
 	cmd := &cobra.Command{
 		Use:               "inspect [OPTIONS] NAME|ID [NAME|ID...]",
-		Short:             "Print all that is known of containers, images or volumes, as JSON",
+		Short:             "Print all that is known of containers, images, volumes or networks, as JSON",
 		Example:           "  cri-node inspect web\n  cri-node inspect -f '{{.Config.Cmd}}' ubuntu\n  cri-node inspect --type image -f '{{json .RootFS}}' busybox",
 		Args:              argument.AtLeast(1),
 		ValidArgsFunction: anything(flags),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !slices.Contains([]string{"", "container", "image", "volume"}, kind) {
-				return fmt.Errorf("%q is not a valid value for --type: it can be container, image or volume", kind)
+			if !slices.Contains(append([]string{""}, kinds()...), kind) {
+				return fmt.Errorf("%q is not a valid value for --type: it can be %s", kind, strings.Join(kinds(), ", "))
 			}
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
 				result := failed{cmd: cmd, flags: flags}
@@ -51,12 +53,15 @@ func InspectCommand(flags *client.Flags) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&kind, "type", "", "look for a `container`, image or volume only")
+	f.StringVar(&kind, "type", "", "look for a `container`, image, volume or network only")
 	f.StringVarP(&format, "format", "f", "", "print with a Go `template`, or json in one line")
 	f.BoolVarP(&size, "size", "s", false, "measure what a container has written")
-	_ = cmd.RegisterFlagCompletionFunc("type", complete.Words("container", "image", "volume")) // the flag is there
+	_ = cmd.RegisterFlagCompletionFunc("type", complete.Words(kinds()...)) // the flag is there
 	return cmd
 }
+
+// kinds are what inspect knows, in the order in which it looks.
+func kinds() []string { return []string{"container", "image", "volume", "network"} }
 
 // InspectKind is the inspect of one kind of things, below the word for it.
 func InspectKind(flags *client.Flags, kind, example string) *cobra.Command {
@@ -65,6 +70,7 @@ func InspectKind(flags *client.Flags, kind, example string) *cobra.Command {
 	cmd.Example = example
 	cmd.ValidArgsFunction = map[string]complete.Func{
 		"container": complete.Any(flags, 0), "image": complete.Images(flags, 0), "volume": complete.Volumes(flags),
+		"network": complete.Networks(flags),
 	}[kind]
 	if err := cmd.Flags().Set("type", kind); err != nil {
 		panic(err) // the flag is its own
@@ -82,9 +88,9 @@ func anything(flags *client.Flags) complete.Func {
 	}
 }
 
-// inspect looks for a container, then an image, then a volume.
+// inspect looks for a thing of each kind.
 func inspect(ctx context.Context, n *client.Node, kind, name string, size bool) ([]byte, error) {
-	for _, k := range []string{"container", "image", "volume"} {
+	for _, k := range kinds() {
 		if kind != "" && kind != k {
 			continue
 		}
@@ -103,10 +109,11 @@ func inspect(ctx context.Context, n *client.Node, kind, name string, size bool) 
 // things.
 func notThis(err error) bool {
 	code := status.Code(err)
-	return code == codes.NotFound || code == codes.InvalidArgument || code == codes.Unimplemented || errors.Is(err, errNoVolume)
+	return code == codes.NotFound || code == codes.InvalidArgument || code == codes.Unimplemented || errors.Is(err, errNone)
 }
 
-var errNoVolume = errors.New("no such volume")
+// errNone is of a thing that is not in a list.
+var errNone = errors.New("no such")
 
 func inspectOne(ctx context.Context, n *client.Node, kind, name string, size bool) ([]byte, error) {
 	switch kind {
@@ -117,6 +124,9 @@ func inspectOne(ctx context.Context, n *client.Node, kind, name string, size boo
 		r, err := n.Images.Inspect(ctx, &nodev1.InspectImageRequest{Image: name})
 		return r.GetJson(), err
 	}
+	if kind == "network" {
+		return inspectNetwork(ctx, n, name)
+	}
 	r, err := n.System.ListVolumes(ctx, &nodev1.ListVolumesRequest{})
 	if err != nil {
 		return nil, err
@@ -126,5 +136,5 @@ func inspectOne(ctx context.Context, n *client.Node, kind, name string, size boo
 			return json.Marshal(volumeDocument(v))
 		}
 	}
-	return nil, fmt.Errorf("%w: %s", errNoVolume, name)
+	return nil, fmt.Errorf("%w volume: %s", errNone, name)
 }

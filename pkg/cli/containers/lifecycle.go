@@ -234,9 +234,9 @@ func updateCommand(flags *client.Flags) *cobra.Command {
 	o.addLimitFlags(f)
 	f.StringVar(&o.Restart, "restart", "", "`policy` when it exits: no, on-failure[:N], always, unless-stopped")
 	addForce(cmd, &force)
-	refuse(f, "pids-limit", "cannot be changed: it is an option of run and create")
+	argument.Refuse(f, "pids-limit", "cannot be changed: it is an option of run and create")
 	for _, name := range []string{"blkio-weight", "cpu-rt-period", "cpu-rt-runtime"} {
-		refuse(f, name, refused()[name])
+		argument.Refuse(f, name, refused()[name])
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if f.NFlag() == 0 {

@@ -3,7 +3,6 @@ package containers
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -159,10 +158,7 @@ func (o *psOptions) row(c *nodev1.Container, now time.Time) row {
 		r.Command = output.Ellipsis(r.Command, 20)
 	}
 	r.Command = strconv.Quote(r.Command)
-	var labels, mounts []string
-	for _, k := range slices.Sorted(maps.Keys(c.GetLabels())) {
-		labels = append(labels, k+"="+c.GetLabels()[k])
-	}
+	var mounts []string
 	volumes := 0
 	for _, m := range c.GetMounts() {
 		if m.GetType() == "volume" {
@@ -174,7 +170,7 @@ func (o *psOptions) row(c *nodev1.Container, now time.Time) row {
 		}
 		mounts = append(mounts, name)
 	}
-	r.Labels, r.Mounts, r.LocalVolumes = strings.Join(labels, ","), strings.Join(mounts, ","), strconv.Itoa(volumes)
+	r.Labels, r.Mounts, r.LocalVolumes = output.Labels(c.GetLabels()), strings.Join(mounts, ","), strconv.Itoa(volumes)
 	return r
 }
 

@@ -1,10 +1,9 @@
 package containers
 
 import (
-	"errors"
-	"strconv"
-
 	"github.com/spf13/pflag"
+
+	"github.com/cri-node/cri-node/pkg/cli/argument"
 )
 
 // refused are flags of docker that mean nothing here, and what to do instead.
@@ -45,75 +44,22 @@ func refused() map[string]string {
 
 // harmless are flags of docker with the values that ask for what is the case
 // anyhow, and what is wrong with others.
-func harmless() map[string]harmlessFlag {
-	return map[string]harmlessFlag{
-		"cgroupns":              {only: "private", why: "each container has a cgroup namespace of its own"},
-		"isolation":             {only: "default", why: "others are for Windows"},
-		"disable-content-trust": {boolean: true, why: "there is no such trust: signatures are checked as the daemon's configuration says"},
-		"oom-kill-disable":      {boolean: true, only: "false", why: "the kernel has no such thing any more, on cgroup v2"},
+func harmless() map[string]argument.Harmless {
+	return map[string]argument.Harmless{
+		"cgroupns":              {Only: "private", Why: "each container has a cgroup namespace of its own"},
+		"isolation":             {Only: "default", Why: "others are for Windows"},
+		"disable-content-trust": {Boolean: true, Why: "there is no such trust: signatures are checked as the daemon's configuration says"},
+		"oom-kill-disable":      {Boolean: true, Only: "false", Why: "the kernel has no such thing any more, on cgroup v2"},
 	}
-}
-
-// RefusedFlagError is that of a flag of docker that means nothing here: it says
-// what to do instead.
-type RefusedFlagError string
-
-func (e RefusedFlagError) Error() string { return string(e) }
-
-// refusedFlag is a flag that explains why it is none.
-type refusedFlag string
-
-func (refusedFlag) String() string     { return "" }
-func (refusedFlag) Type() string       { return "string" }
-func (r refusedFlag) Set(string) error { return RefusedFlagError(r) }
-
-// harmlessFlag is a flag that may have one value, or, if only is empty, any.
-type harmlessFlag struct {
-	boolean   bool
-	only, why string
-}
-
-func (harmlessFlag) String() string { return "" }
-
-func (h harmlessFlag) Type() string {
-	if h.boolean {
-		return "bool"
-	}
-	return "string"
-}
-
-func (h harmlessFlag) Set(value string) error {
-	if h.boolean {
-		yes, err := strconv.ParseBool(value)
-		if err != nil {
-			return err
-		}
-		value = strconv.FormatBool(yes)
-	}
-	if h.only != "" && value != h.only {
-		return errors.New("it can only be " + h.only + ": " + h.why)
-	}
-	return nil
 }
 
 // addRefusedFlags adds the flags of docker that are refused with an explanation,
 // or taken because they ask for nothing.
 func addRefusedFlags(f *pflag.FlagSet) {
 	for name, why := range refused() {
-		refuse(f, name, why)
+		argument.Refuse(f, name, why)
 	}
 	for name, h := range harmless() {
-		flag := f.VarPF(h, name, "", h.why)
-		flag.Hidden = true
-		if h.boolean {
-			flag.NoOptDefVal = "true"
-		}
+		h.Add(f, name)
 	}
-}
-
-// refuse adds a flag that says why there is none.
-func refuse(f *pflag.FlagSet, name, why string) {
-	flag := f.VarPF(refusedFlag("--"+name+" "+why), name, "", why)
-	flag.Hidden = true
-	flag.NoOptDefVal = " " // with or without a value
 }

@@ -41,7 +41,7 @@ func (o *runOptions) addFlags(cmd *cobra.Command, flags *client.Flags) {
 	for name, with := range map[string]complete.Func{
 		"pull":         complete.Words("always", "missing", "never"),
 		"restart":      complete.Words("no", "on-failure", "always", "unless-stopped"),
-		"network":      complete.Words("pod", "host", "none"),
+		"network":      complete.Networks(flags),
 		"volumes-from": complete.Any(flags, 1),
 	} {
 		_ = cmd.RegisterFlagCompletionFunc(name, with) // the flags are there, see above

@@ -243,11 +243,7 @@ func (o *listOptions) list(chosen []listed, now time.Time) output.List[row] {
 		if o.NoTrunc {
 			r.ID = c.GetId()
 		}
-		var words []string
-		for _, k := range slices.Sorted(maps.Keys(c.GetLabels())) {
-			words = append(words, k+"="+c.GetLabels()[k])
-		}
-		r.Labels = strings.Join(words, ",")
+		r.Labels = output.Labels(c.GetLabels())
 		l.Rows = append(l.Rows, r)
 	}
 	l.Raw = raw

@@ -2,7 +2,9 @@ package output
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -85,6 +87,15 @@ func scale(value, base float64, units []string) (float64, string) {
 		value /= base
 	}
 	return value, units[i]
+}
+
+// Labels are in the form KEY=VALUE,KEY=VALUE.
+func Labels(labels map[string]string) string {
+	words := make([]string, 0, len(labels))
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		words = append(words, k+"="+labels[k])
+	}
+	return strings.Join(words, ",")
 }
 
 // Ellipsis shortens s to so many characters, with an ellipsis for the last one.

@@ -85,7 +85,7 @@ func tell(cmd *cobra.Command, r *nodev1.PruneResponse) {
 	for _, part := range []struct {
 		title string
 		names []string
-	}{{"Containers", r.GetContainers()}, {"Images", r.GetImages()}, {"Volumes", r.GetVolumes()}, {"build cache objects", r.GetBuildCache()}} {
+	}{{"Containers", r.GetContainers()}, {"Images", r.GetImages()}, {"Networks", r.GetNetworks()}, {"Volumes", r.GetVolumes()}, {"build cache objects", r.GetBuildCache()}} {
 		if len(part.names) > 0 {
 			fmt.Fprintf(cmd.OutOrStdout(), "Deleted %s:\n%s\n\n", part.title, strings.Join(part.names, "\n"))
 		}

@@ -159,7 +159,7 @@ func pruneCommand(flags *client.Flags) *cobra.Command {
 		Use: "prune [OPTIONS]", Short: "Remove what nobody uses, but never what kubelet owns or what is pinned",
 		Example: "  cri-node system prune\n  cri-node system prune -a --volumes -f",
 	}, flags, func() (*nodev1.PruneRequest, string) {
-		return &nodev1.PruneRequest{Containers: true, Images: true, AllImages: all, Volumes: volumes, BuildCache: true}, warning(all, volumes)
+		return &nodev1.PruneRequest{Containers: true, Images: true, AllImages: all, Volumes: volumes, Networks: true, BuildCache: true}, warning(all, volumes)
 	})
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "images that have a name too, and all of the build cache")
 	cmd.Flags().BoolVar(&volumes, "volumes", false, "anonymous volumes that no container has")
@@ -167,7 +167,7 @@ func pruneCommand(flags *client.Flags) *cobra.Command {
 }
 
 func warning(all, volumes bool) string {
-	text := "\n  - all stopped containers\n"
+	text := "\n  - all stopped containers\n  - all networks that no container is in\n"
 	if all {
 		text += "  - all images without a container\n  - all of the build cache\n"
 	} else {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -155,12 +154,8 @@ func table(volumes []*nodev1.Volume) output.List[row] {
 		Raw:     append([]*nodev1.Volume{}, volumes...),
 	}
 	for _, v := range volumes {
-		var labels []string
-		for _, k := range slices.Sorted(maps.Keys(v.GetLabels())) {
-			labels = append(labels, k+"="+v.GetLabels()[k])
-		}
 		l.Rows = append(l.Rows, row{
-			Driver: "local", Name: v.GetName(), Mountpoint: v.GetPath(), Labels: strings.Join(labels, ","), Scope: "local",
+			Driver: "local", Name: v.GetName(), Mountpoint: v.GetPath(), Labels: output.Labels(v.GetLabels()), Scope: "local",
 			Links: fmt.Sprint(len(v.GetContainers())), labels: v.GetLabels(),
 		})
 	}

@@ -194,7 +194,9 @@ type PruneRequest struct {
 	Labels []string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty"`
 	Until  int64    `protobuf:"varint,7,opt,name=until,proto3" json:"until,omitempty"`
 	// all_volumes: those with a name as well.
-	AllVolumes    bool `protobuf:"varint,8,opt,name=all_volumes,json=allVolumes,proto3" json:"all_volumes,omitempty"`
+	AllVolumes bool `protobuf:"varint,8,opt,name=all_volumes,json=allVolumes,proto3" json:"all_volumes,omitempty"`
+	// networks: those that no container is a member of.
+	Networks      bool `protobuf:"varint,9,opt,name=networks,proto3" json:"networks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -285,6 +287,13 @@ func (x *PruneRequest) GetAllVolumes() bool {
 	return false
 }
 
+func (x *PruneRequest) GetNetworks() bool {
+	if x != nil {
+		return x.Networks
+	}
+	return false
+}
+
 type PruneResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Containers    []string               `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"`
@@ -292,6 +301,7 @@ type PruneResponse struct {
 	Volumes       []string               `protobuf:"bytes,3,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	BuildCache    []string               `protobuf:"bytes,4,rep,name=build_cache,json=buildCache,proto3" json:"build_cache,omitempty"`
 	Reclaimed     int64                  `protobuf:"varint,5,opt,name=reclaimed,proto3" json:"reclaimed,omitempty"`
+	Networks      []string               `protobuf:"bytes,6,rep,name=networks,proto3" json:"networks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -359,6 +369,13 @@ func (x *PruneResponse) GetReclaimed() int64 {
 		return x.Reclaimed
 	}
 	return 0
+}
+
+func (x *PruneResponse) GetNetworks() []string {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
 }
 
 type WhyRequest struct {
@@ -905,6 +922,427 @@ func (x *Volume) GetContainers() []string {
 	return nil
 }
 
+type CreateNetworkRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Labels        map[string]string      `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateNetworkRequest) Reset() {
+	*x = CreateNetworkRequest{}
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateNetworkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateNetworkRequest) ProtoMessage() {}
+
+func (x *CreateNetworkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateNetworkRequest.ProtoReflect.Descriptor instead.
+func (*CreateNetworkRequest) Descriptor() ([]byte, []int) {
+	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CreateNetworkRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateNetworkRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+type CreateNetworkResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateNetworkResponse) Reset() {
+	*x = CreateNetworkResponse{}
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateNetworkResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateNetworkResponse) ProtoMessage() {}
+
+func (x *CreateNetworkResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateNetworkResponse.ProtoReflect.Descriptor instead.
+func (*CreateNetworkResponse) Descriptor() ([]byte, []int) {
+	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{17}
+}
+
+type ListNetworksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNetworksRequest) Reset() {
+	*x = ListNetworksRequest{}
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNetworksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNetworksRequest) ProtoMessage() {}
+
+func (x *ListNetworksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNetworksRequest.ProtoReflect.Descriptor instead.
+func (*ListNetworksRequest) Descriptor() ([]byte, []int) {
+	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{18}
+}
+
+type ListNetworksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Networks      []*Network             `protobuf:"bytes,1,rep,name=networks,proto3" json:"networks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNetworksResponse) Reset() {
+	*x = ListNetworksResponse{}
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNetworksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNetworksResponse) ProtoMessage() {}
+
+func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNetworksResponse.ProtoReflect.Descriptor instead.
+func (*ListNetworksResponse) Descriptor() ([]byte, []int) {
+	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListNetworksResponse) GetNetworks() []*Network {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+type RemoveNetworkRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNetworkRequest) Reset() {
+	*x = RemoveNetworkRequest{}
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNetworkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNetworkRequest) ProtoMessage() {}
+
+func (x *RemoveNetworkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNetworkRequest.ProtoReflect.Descriptor instead.
+func (*RemoveNetworkRequest) Descriptor() ([]byte, []int) {
+	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RemoveNetworkRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveNetworkResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNetworkResponse) Reset() {
+	*x = RemoveNetworkResponse{}
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNetworkResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNetworkResponse) ProtoMessage() {}
+
+func (x *RemoveNetworkResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNetworkResponse.ProtoReflect.Descriptor instead.
+func (*RemoveNetworkResponse) Descriptor() ([]byte, []int) {
+	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{21}
+}
+
+type ConnectNetworkRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Container     string                 `protobuf:"bytes,2,opt,name=container,proto3" json:"container,omitempty"`
+	Aliases       []string               `protobuf:"bytes,3,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	Disconnect    bool                   `protobuf:"varint,4,opt,name=disconnect,proto3" json:"disconnect,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectNetworkRequest) Reset() {
+	*x = ConnectNetworkRequest{}
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectNetworkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectNetworkRequest) ProtoMessage() {}
+
+func (x *ConnectNetworkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectNetworkRequest.ProtoReflect.Descriptor instead.
+func (*ConnectNetworkRequest) Descriptor() ([]byte, []int) {
+	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ConnectNetworkRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ConnectNetworkRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *ConnectNetworkRequest) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
+func (x *ConnectNetworkRequest) GetDisconnect() bool {
+	if x != nil {
+		return x.Disconnect
+	}
+	return false
+}
+
+type ConnectNetworkResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectNetworkResponse) Reset() {
+	*x = ConnectNetworkResponse{}
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectNetworkResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectNetworkResponse) ProtoMessage() {}
+
+func (x *ConnectNetworkResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectNetworkResponse.ProtoReflect.Descriptor instead.
+func (*ConnectNetworkResponse) Descriptor() ([]byte, []int) {
+	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{23}
+}
+
+type Network struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Labels    map[string]string      `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	CreatedAt int64                  `protobuf:"varint,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// containers that are members, by id.
+	Containers    []string `protobuf:"bytes,4,rep,name=containers,proto3" json:"containers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Network) Reset() {
+	*x = Network{}
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Network) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Network) ProtoMessage() {}
+
+func (x *Network) ProtoReflect() protoreflect.Message {
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Network.ProtoReflect.Descriptor instead.
+func (*Network) Descriptor() ([]byte, []int) {
+	return file_pkg_node_nodev1_system_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Network) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Network) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Network) GetCreatedAt() int64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
+}
+
+func (x *Network) GetContainers() []string {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
 type DiskUsageResponse_Kind struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// kind is images, containers, volumes or build-cache.
@@ -920,7 +1358,7 @@ type DiskUsageResponse_Kind struct {
 
 func (x *DiskUsageResponse_Kind) Reset() {
 	*x = DiskUsageResponse_Kind{}
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[16]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -932,7 +1370,7 @@ func (x *DiskUsageResponse_Kind) String() string {
 func (*DiskUsageResponse_Kind) ProtoMessage() {}
 
 func (x *DiskUsageResponse_Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[16]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1442,7 @@ type DiskUsageResponse_Item struct {
 
 func (x *DiskUsageResponse_Item) Reset() {
 	*x = DiskUsageResponse_Item{}
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[17]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1454,7 @@ func (x *DiskUsageResponse_Item) String() string {
 func (*DiskUsageResponse_Item) ProtoMessage() {}
 
 func (x *DiskUsageResponse_Item) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[17]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,7 +1524,7 @@ type WhyResponse_Line struct {
 
 func (x *WhyResponse_Line) Reset() {
 	*x = WhyResponse_Line{}
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[18]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1536,7 @@ func (x *WhyResponse_Line) String() string {
 func (*WhyResponse_Line) ProtoMessage() {}
 
 func (x *WhyResponse_Line) ProtoReflect() protoreflect.Message {
-	mi := &file_pkg_node_nodev1_system_proto_msgTypes[18]
+	mi := &file_pkg_node_nodev1_system_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1598,7 @@ const file_pkg_node_nodev1_system_proto_rawDesc = "" +
 	"\x06shared\x18\x04 \x01(\x03R\x06shared\x12\x12\n" +
 	"\x04used\x18\x05 \x01(\bR\x04used\x12\x1d\n" +
 	"\n" +
-	"created_at\x18\x06 \x01(\x03R\tcreatedAt\"\xef\x01\n" +
+	"created_at\x18\x06 \x01(\x03R\tcreatedAt\"\x8b\x02\n" +
 	"\fPruneRequest\x12\x1e\n" +
 	"\n" +
 	"containers\x18\x01 \x01(\bR\n" +
@@ -1174,7 +1612,8 @@ const file_pkg_node_nodev1_system_proto_rawDesc = "" +
 	"\x06labels\x18\x06 \x03(\tR\x06labels\x12\x14\n" +
 	"\x05until\x18\a \x01(\x03R\x05until\x12\x1f\n" +
 	"\vall_volumes\x18\b \x01(\bR\n" +
-	"allVolumes\"\xa0\x01\n" +
+	"allVolumes\x12\x1a\n" +
+	"\bnetworks\x18\t \x01(\bR\bnetworks\"\xbc\x01\n" +
 	"\rPruneResponse\x12\x1e\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\tR\n" +
@@ -1183,7 +1622,8 @@ const file_pkg_node_nodev1_system_proto_rawDesc = "" +
 	"\avolumes\x18\x03 \x03(\tR\avolumes\x12\x1f\n" +
 	"\vbuild_cache\x18\x04 \x03(\tR\n" +
 	"buildCache\x12\x1c\n" +
-	"\treclaimed\x18\x05 \x01(\x03R\treclaimed\"$\n" +
+	"\treclaimed\x18\x05 \x01(\x03R\treclaimed\x12\x1a\n" +
+	"\bnetworks\x18\x06 \x03(\tR\bnetworks\"$\n" +
 	"\n" +
 	"WhyRequest\x12\x16\n" +
 	"\x06object\x18\x01 \x01(\tR\x06object\"\xc4\x01\n" +
@@ -1230,7 +1670,39 @@ const file_pkg_node_nodev1_system_proto_rawDesc = "" +
 	"containers\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xbf\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb0\x01\n" +
+	"\x14CreateNetworkRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12I\n" +
+	"\x06labels\x18\x02 \x03(\v21.crinode.node.v1.CreateNetworkRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x17\n" +
+	"\x15CreateNetworkResponse\"\x15\n" +
+	"\x13ListNetworksRequest\"L\n" +
+	"\x14ListNetworksResponse\x124\n" +
+	"\bnetworks\x18\x01 \x03(\v2\x18.crinode.node.v1.NetworkR\bnetworks\"*\n" +
+	"\x14RemoveNetworkRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
+	"\x15RemoveNetworkResponse\"\x83\x01\n" +
+	"\x15ConnectNetworkRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tcontainer\x18\x02 \x01(\tR\tcontainer\x12\x18\n" +
+	"\aaliases\x18\x03 \x03(\tR\aaliases\x12\x1e\n" +
+	"\n" +
+	"disconnect\x18\x04 \x01(\bR\n" +
+	"disconnect\"\x18\n" +
+	"\x16ConnectNetworkResponse\"\xd5\x01\n" +
+	"\aNetwork\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12<\n" +
+	"\x06labels\x18\x02 \x03(\v2$.crinode.node.v1.Network.LabelsEntryR\x06labels\x12\x1d\n" +
+	"\n" +
+	"created_at\x18\x03 \x01(\x03R\tcreatedAt\x12\x1e\n" +
+	"\n" +
+	"containers\x18\x04 \x03(\tR\n" +
+	"containers\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xbf\a\n" +
 	"\x06System\x12C\n" +
 	"\x04Info\x12\x1c.crinode.node.v1.InfoRequest\x1a\x1d.crinode.node.v1.InfoResponse\x12R\n" +
 	"\tDiskUsage\x12!.crinode.node.v1.DiskUsageRequest\x1a\".crinode.node.v1.DiskUsageResponse\x12F\n" +
@@ -1238,7 +1710,11 @@ const file_pkg_node_nodev1_system_proto_rawDesc = "" +
 	"\x03Why\x12\x1b.crinode.node.v1.WhyRequest\x1a\x1c.crinode.node.v1.WhyResponse\x12[\n" +
 	"\fCreateVolume\x12$.crinode.node.v1.CreateVolumeRequest\x1a%.crinode.node.v1.CreateVolumeResponse\x12X\n" +
 	"\vListVolumes\x12#.crinode.node.v1.ListVolumesRequest\x1a$.crinode.node.v1.ListVolumesResponse\x12[\n" +
-	"\fRemoveVolume\x12$.crinode.node.v1.RemoveVolumeRequest\x1a%.crinode.node.v1.RemoveVolumeResponseB.Z,github.com/cri-node/cri-node/pkg/node/nodev1b\x06proto3"
+	"\fRemoveVolume\x12$.crinode.node.v1.RemoveVolumeRequest\x1a%.crinode.node.v1.RemoveVolumeResponse\x12^\n" +
+	"\rCreateNetwork\x12%.crinode.node.v1.CreateNetworkRequest\x1a&.crinode.node.v1.CreateNetworkResponse\x12[\n" +
+	"\fListNetworks\x12$.crinode.node.v1.ListNetworksRequest\x1a%.crinode.node.v1.ListNetworksResponse\x12^\n" +
+	"\rRemoveNetwork\x12%.crinode.node.v1.RemoveNetworkRequest\x1a&.crinode.node.v1.RemoveNetworkResponse\x12a\n" +
+	"\x0eConnectNetwork\x12&.crinode.node.v1.ConnectNetworkRequest\x1a'.crinode.node.v1.ConnectNetworkResponseB.Z,github.com/cri-node/cri-node/pkg/node/nodev1b\x06proto3"
 
 var (
 	file_pkg_node_nodev1_system_proto_rawDescOnce sync.Once
@@ -1252,7 +1728,7 @@ func file_pkg_node_nodev1_system_proto_rawDescGZIP() []byte {
 	return file_pkg_node_nodev1_system_proto_rawDescData
 }
 
-var file_pkg_node_nodev1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_pkg_node_nodev1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_pkg_node_nodev1_system_proto_goTypes = []any{
 	(*InfoRequest)(nil),            // 0: crinode.node.v1.InfoRequest
 	(*InfoResponse)(nil),           // 1: crinode.node.v1.InfoResponse
@@ -1270,40 +1746,62 @@ var file_pkg_node_nodev1_system_proto_goTypes = []any{
 	(*RemoveVolumeRequest)(nil),    // 13: crinode.node.v1.RemoveVolumeRequest
 	(*RemoveVolumeResponse)(nil),   // 14: crinode.node.v1.RemoveVolumeResponse
 	(*Volume)(nil),                 // 15: crinode.node.v1.Volume
-	(*DiskUsageResponse_Kind)(nil), // 16: crinode.node.v1.DiskUsageResponse.Kind
-	(*DiskUsageResponse_Item)(nil), // 17: crinode.node.v1.DiskUsageResponse.Item
-	(*WhyResponse_Line)(nil),       // 18: crinode.node.v1.WhyResponse.Line
-	nil,                            // 19: crinode.node.v1.CreateVolumeRequest.LabelsEntry
-	nil,                            // 20: crinode.node.v1.Volume.LabelsEntry
+	(*CreateNetworkRequest)(nil),   // 16: crinode.node.v1.CreateNetworkRequest
+	(*CreateNetworkResponse)(nil),  // 17: crinode.node.v1.CreateNetworkResponse
+	(*ListNetworksRequest)(nil),    // 18: crinode.node.v1.ListNetworksRequest
+	(*ListNetworksResponse)(nil),   // 19: crinode.node.v1.ListNetworksResponse
+	(*RemoveNetworkRequest)(nil),   // 20: crinode.node.v1.RemoveNetworkRequest
+	(*RemoveNetworkResponse)(nil),  // 21: crinode.node.v1.RemoveNetworkResponse
+	(*ConnectNetworkRequest)(nil),  // 22: crinode.node.v1.ConnectNetworkRequest
+	(*ConnectNetworkResponse)(nil), // 23: crinode.node.v1.ConnectNetworkResponse
+	(*Network)(nil),                // 24: crinode.node.v1.Network
+	(*DiskUsageResponse_Kind)(nil), // 25: crinode.node.v1.DiskUsageResponse.Kind
+	(*DiskUsageResponse_Item)(nil), // 26: crinode.node.v1.DiskUsageResponse.Item
+	(*WhyResponse_Line)(nil),       // 27: crinode.node.v1.WhyResponse.Line
+	nil,                            // 28: crinode.node.v1.CreateVolumeRequest.LabelsEntry
+	nil,                            // 29: crinode.node.v1.Volume.LabelsEntry
+	nil,                            // 30: crinode.node.v1.CreateNetworkRequest.LabelsEntry
+	nil,                            // 31: crinode.node.v1.Network.LabelsEntry
 }
 var file_pkg_node_nodev1_system_proto_depIdxs = []int32{
-	16, // 0: crinode.node.v1.DiskUsageResponse.kinds:type_name -> crinode.node.v1.DiskUsageResponse.Kind
-	18, // 1: crinode.node.v1.WhyResponse.lines:type_name -> crinode.node.v1.WhyResponse.Line
-	19, // 2: crinode.node.v1.CreateVolumeRequest.labels:type_name -> crinode.node.v1.CreateVolumeRequest.LabelsEntry
+	25, // 0: crinode.node.v1.DiskUsageResponse.kinds:type_name -> crinode.node.v1.DiskUsageResponse.Kind
+	27, // 1: crinode.node.v1.WhyResponse.lines:type_name -> crinode.node.v1.WhyResponse.Line
+	28, // 2: crinode.node.v1.CreateVolumeRequest.labels:type_name -> crinode.node.v1.CreateVolumeRequest.LabelsEntry
 	9,  // 3: crinode.node.v1.CreateVolumeRequest.files:type_name -> crinode.node.v1.VolumeFile
 	15, // 4: crinode.node.v1.CreateVolumeResponse.volume:type_name -> crinode.node.v1.Volume
 	15, // 5: crinode.node.v1.ListVolumesResponse.volumes:type_name -> crinode.node.v1.Volume
-	20, // 6: crinode.node.v1.Volume.labels:type_name -> crinode.node.v1.Volume.LabelsEntry
-	17, // 7: crinode.node.v1.DiskUsageResponse.Kind.items:type_name -> crinode.node.v1.DiskUsageResponse.Item
-	0,  // 8: crinode.node.v1.System.Info:input_type -> crinode.node.v1.InfoRequest
-	2,  // 9: crinode.node.v1.System.DiskUsage:input_type -> crinode.node.v1.DiskUsageRequest
-	4,  // 10: crinode.node.v1.System.Prune:input_type -> crinode.node.v1.PruneRequest
-	6,  // 11: crinode.node.v1.System.Why:input_type -> crinode.node.v1.WhyRequest
-	8,  // 12: crinode.node.v1.System.CreateVolume:input_type -> crinode.node.v1.CreateVolumeRequest
-	11, // 13: crinode.node.v1.System.ListVolumes:input_type -> crinode.node.v1.ListVolumesRequest
-	13, // 14: crinode.node.v1.System.RemoveVolume:input_type -> crinode.node.v1.RemoveVolumeRequest
-	1,  // 15: crinode.node.v1.System.Info:output_type -> crinode.node.v1.InfoResponse
-	3,  // 16: crinode.node.v1.System.DiskUsage:output_type -> crinode.node.v1.DiskUsageResponse
-	5,  // 17: crinode.node.v1.System.Prune:output_type -> crinode.node.v1.PruneResponse
-	7,  // 18: crinode.node.v1.System.Why:output_type -> crinode.node.v1.WhyResponse
-	10, // 19: crinode.node.v1.System.CreateVolume:output_type -> crinode.node.v1.CreateVolumeResponse
-	12, // 20: crinode.node.v1.System.ListVolumes:output_type -> crinode.node.v1.ListVolumesResponse
-	14, // 21: crinode.node.v1.System.RemoveVolume:output_type -> crinode.node.v1.RemoveVolumeResponse
-	15, // [15:22] is the sub-list for method output_type
-	8,  // [8:15] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	29, // 6: crinode.node.v1.Volume.labels:type_name -> crinode.node.v1.Volume.LabelsEntry
+	30, // 7: crinode.node.v1.CreateNetworkRequest.labels:type_name -> crinode.node.v1.CreateNetworkRequest.LabelsEntry
+	24, // 8: crinode.node.v1.ListNetworksResponse.networks:type_name -> crinode.node.v1.Network
+	31, // 9: crinode.node.v1.Network.labels:type_name -> crinode.node.v1.Network.LabelsEntry
+	26, // 10: crinode.node.v1.DiskUsageResponse.Kind.items:type_name -> crinode.node.v1.DiskUsageResponse.Item
+	0,  // 11: crinode.node.v1.System.Info:input_type -> crinode.node.v1.InfoRequest
+	2,  // 12: crinode.node.v1.System.DiskUsage:input_type -> crinode.node.v1.DiskUsageRequest
+	4,  // 13: crinode.node.v1.System.Prune:input_type -> crinode.node.v1.PruneRequest
+	6,  // 14: crinode.node.v1.System.Why:input_type -> crinode.node.v1.WhyRequest
+	8,  // 15: crinode.node.v1.System.CreateVolume:input_type -> crinode.node.v1.CreateVolumeRequest
+	11, // 16: crinode.node.v1.System.ListVolumes:input_type -> crinode.node.v1.ListVolumesRequest
+	13, // 17: crinode.node.v1.System.RemoveVolume:input_type -> crinode.node.v1.RemoveVolumeRequest
+	16, // 18: crinode.node.v1.System.CreateNetwork:input_type -> crinode.node.v1.CreateNetworkRequest
+	18, // 19: crinode.node.v1.System.ListNetworks:input_type -> crinode.node.v1.ListNetworksRequest
+	20, // 20: crinode.node.v1.System.RemoveNetwork:input_type -> crinode.node.v1.RemoveNetworkRequest
+	22, // 21: crinode.node.v1.System.ConnectNetwork:input_type -> crinode.node.v1.ConnectNetworkRequest
+	1,  // 22: crinode.node.v1.System.Info:output_type -> crinode.node.v1.InfoResponse
+	3,  // 23: crinode.node.v1.System.DiskUsage:output_type -> crinode.node.v1.DiskUsageResponse
+	5,  // 24: crinode.node.v1.System.Prune:output_type -> crinode.node.v1.PruneResponse
+	7,  // 25: crinode.node.v1.System.Why:output_type -> crinode.node.v1.WhyResponse
+	10, // 26: crinode.node.v1.System.CreateVolume:output_type -> crinode.node.v1.CreateVolumeResponse
+	12, // 27: crinode.node.v1.System.ListVolumes:output_type -> crinode.node.v1.ListVolumesResponse
+	14, // 28: crinode.node.v1.System.RemoveVolume:output_type -> crinode.node.v1.RemoveVolumeResponse
+	17, // 29: crinode.node.v1.System.CreateNetwork:output_type -> crinode.node.v1.CreateNetworkResponse
+	19, // 30: crinode.node.v1.System.ListNetworks:output_type -> crinode.node.v1.ListNetworksResponse
+	21, // 31: crinode.node.v1.System.RemoveNetwork:output_type -> crinode.node.v1.RemoveNetworkResponse
+	23, // 32: crinode.node.v1.System.ConnectNetwork:output_type -> crinode.node.v1.ConnectNetworkResponse
+	22, // [22:33] is the sub-list for method output_type
+	11, // [11:22] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_pkg_node_nodev1_system_proto_init() }
@@ -1317,7 +1815,7 @@ func file_pkg_node_nodev1_system_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pkg_node_nodev1_system_proto_rawDesc), len(file_pkg_node_nodev1_system_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
