@@ -25,6 +25,7 @@ import (
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/image/signature"
 	nodeapi "github.com/cri-node/cri-node/pkg/node"
+	"github.com/cri-node/cri-node/pkg/node/logs"
 	"github.com/cri-node/cri-node/pkg/runtime"
 	"github.com/cri-node/cri-node/pkg/runtime/hooks"
 	"github.com/cri-node/cri-node/pkg/runtime/infra"
@@ -184,6 +185,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	n.people = nodeapi.New(nodeapi.Config{
 		CRI: n.server, Images: images, Sandboxes: sandboxes, Containers: containers, Changes: peoples,
 		Root: cfg.Root, State: cfg.State, Version: version,
+		Logs: logs.Bounds{Size: int64(cfg.People.LogMaxSize), Files: cfg.People.LogMaxFiles},
 	})
 	if err := n.registerPeople(ctx, cfg); err != nil {
 		return nil, err

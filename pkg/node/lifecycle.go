@@ -88,7 +88,6 @@ func (s *Server) start(ctx context.Context, e *entry, connect func(*runtime.Cont
 	e.begun()
 	err = s.update(e, func(r *record) { r.Started, r.HealthStatus = true, "" })
 	s.startHealth(e, c) //nolint:contextcheck // it outlives the call
-	s.boundLog(e, c)    //nolint:contextcheck // the same
 	return err
 }
 

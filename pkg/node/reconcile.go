@@ -132,7 +132,6 @@ func (s *Server) boot(ctx context.Context, e *entry) error {
 	switch st := c.Status(); st.State {
 	case runtime.Running:
 		s.startHealth(e, c) //nolint:contextcheck // it ends with the server
-		s.boundLog(e, c)    //nolint:contextcheck // the same
 	case runtime.Exited:
 		r := e.record()
 		if !r.Started || !r.Restart.AtBoot(e.exit(st)) {

@@ -14,6 +14,7 @@ import (
 	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/node/journal"
+	"github.com/cri-node/cri-node/pkg/node/logs"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 	"github.com/cri-node/cri-node/pkg/node/volumes"
 	"github.com/cri-node/cri-node/pkg/runtime"
@@ -38,7 +39,9 @@ type Config struct {
 	Changes *Changes
 	// Root and State are the daemon's directories.
 	Root, State string
-	Version     string
+	// Logs is how large the log of a container may become that does not say.
+	Logs    logs.Bounds
+	Version string
 }
 
 // Server serves the four services of nodev1.
@@ -128,6 +131,7 @@ func (s *Server) Start(ctx context.Context) error {
 		return err
 	}
 	s.background.Go(func() { s.config.Changes.follow(s.life, s.changed) })
+	s.background.Go(func() { s.rotateLogs(s.life) })
 	for _, e := range s.table.list() {
 		s.later(e.id, func(ctx context.Context) error { return s.boot(ctx, e) }) //nolint:contextcheck // it ends with the server
 	}

@@ -28,6 +28,7 @@ type Config struct {
 	Tracing    Tracing    `toml:"tracing"`
 	Checkpoint Checkpoint `toml:"checkpoint"`
 	Build      Build      `toml:"build"`
+	People     People     `toml:"people"`
 
 	// origins tells who set a key last, by its dotted name. A key that is
 	// not in it has its default.
@@ -129,6 +130,12 @@ type Streaming struct {
 // Build is the section about builds of images.
 type Build struct {
 	CacheSize Size `toml:"cache_size"`
+}
+
+// People is the section about containers that people make.
+type People struct {
+	LogMaxSize  Size `toml:"log_max_size"` // 0 is no bound
+	LogMaxFiles int  `toml:"log_max_files"`
 }
 
 // Checkpoint is the section about checkpoints of containers.

@@ -37,6 +37,8 @@ func (c *Config) Validate() error {
 	v.nri(c.NRI)
 	v.tracing(c.Tracing)
 	v.require(c.Build.CacheSize > 0, "build.cache_size", "is %s, want more than 0", c.Build.CacheSize)
+	v.require(c.People.LogMaxSize == 0 || c.People.LogMaxSize >= 1<<10, "people.log_max_size", "is %s, want 0 or 1KiB and more", c.People.LogMaxSize)
+	v.require(c.People.LogMaxFiles >= 1 && c.People.LogMaxFiles <= 1000, "people.log_max_files", "is %d, want 1 to 1000", c.People.LogMaxFiles)
 	v.require(c.Checkpoint.KeyFile == "" || filepath.IsAbs(c.Checkpoint.KeyFile), "checkpoint.key_file", "is %q, want an absolute path", c.Checkpoint.KeyFile)
 	v.check("admin.address", adminAddress(c.Admin.Address))
 	return errors.Join(v.errs...)

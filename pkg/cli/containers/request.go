@@ -312,6 +312,10 @@ func (o *Options) logBound() (*nodev1.LogBound, error) {
 		}
 		switch key {
 		case logMaxSize:
+			if value == "-1" {
+				bound.MaxSize = -1
+				continue
+			}
 			if bound.MaxSize, err = ParseBytes(value); err != nil || bound.GetMaxSize() == 0 {
 				return nil, fmt.Errorf("--log-opt %s: %q is no size such as 10m", logMaxSize, value)
 			}

@@ -205,10 +205,12 @@ func TestFollow(t *testing.T) {
 	want("9")
 	write(t, path, lines(10, 500))
 	close(done)
-	want(numbers(10, 509)...)
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+	close(ended) // the rest waits in got
+	ended = nil
+	want(numbers(10, 509)...)
 }
 
 // TestFollowWaitsForTheFile, which the monitor makes with the container.

@@ -8,33 +8,68 @@ import (
 	"time"
 )
 
-// aside is the form of what a rotated file has at the end of its name: names sort
-// by age.
-const aside = ".20060102-150405.000000000"
+// Bounds are how large a log may become.
+type Bounds struct {
+	// Size in bytes of one file; less than 1 is no bound. A file is larger by what
+	// is written between two looks at it.
+	Size int64
+	// Files is how many there are, with the one being written.
+	Files int
+}
 
-// Rotate puts the file of a log aside, lets its writer begin another with reopen,
-// and removes the oldest of those that were put aside until there are keep of
-// them. After an error of reopen the file is what it was.
-func Rotate(path string, keep int, now time.Time, reopen func() error) error {
-	old := path + now.UTC().Format(aside)
-	if err := os.Rename(path, old); err != nil {
-		return fmt.Errorf("put the log aside: %w", err)
+// stamp makes names that sort by age, and are not taken for kubelet's.
+const stamp = "20060102-150405.000000000"
+
+// Rotate puts the file being written aside if it is too large, has reopen begin
+// another, and removes the oldest. It reports whether it did. Where reopen fails
+// the log is as it was.
+func Rotate(path string, b Bounds, now time.Time, reopen func() error) (bool, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil || b.Size < 1 || info.Size() <= b.Size {
+		return false, err
+	}
+	aside := path + "." + now.UTC().Format(stamp)
+	if err := os.Rename(path, aside); err != nil {
+		return false, fmt.Errorf("rotate log: %w", err)
 	}
 	if err := reopen(); err != nil {
-		return errors.Join(fmt.Errorf("begin a new log: %w", err), os.Rename(old, path))
+		// A hard link does not replace what may have been begun meanwhile.
+		if e := os.Link(aside, path); e == nil {
+			err = errors.Join(err, os.Remove(aside))
+		} else if !errors.Is(e, fs.ErrExist) {
+			err = errors.Join(err, e)
+		}
+		return false, fmt.Errorf("rotate log: %w", err)
 	}
+	return true, trim(path, max(b.Files, 1))
+}
+
+// Size is how large the file being written is; 0 where there is none.
+func Size(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// trim removes the oldest files of a log until there are n.
+func trim(path string, n int) error {
 	all, err := files(path)
 	if err != nil {
-		return fmt.Errorf("list the log: %w", err)
+		return fmt.Errorf("trim log: %w", err)
 	}
-	if n := len(all); n > 0 && all[n-1] == path {
-		all = all[:n-1]
+	rotated := all
+	if len(all) > 0 && all[len(all)-1] == path {
+		rotated = all[:len(all)-1]
 	}
-	for len(all) > keep {
-		if err := os.Remove(all[0]); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove an old log: %w", err)
+	for _, old := range rotated[:max(len(rotated)-n+1, 0)] {
+		if e := os.Remove(old); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
 		}
-		all = all[1:]
 	}
-	return nil
+	return err
 }

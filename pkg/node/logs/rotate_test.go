@@ -4,44 +4,108 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
+// rotation is a log that is written and rotated.
+type rotation struct {
+	*testing.T
+	path string
+	now  time.Time
+}
+
+func (r *rotation) write(text string) {
+	r.Helper()
+	f, err := os.OpenFile(r.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("2026-01-02T15:04:05.000000001Z stdout F " + text + "\n"); err != nil {
+		r.Fatal(err)
+	}
+}
+
+func (r *rotation) rotate(b Bounds, reopen func() error) (bool, error) {
+	r.now = r.now.Add(time.Second)
+	return Rotate(r.path, b, r.now, reopen)
+}
+
+// texts are all lines that can be read, in their order.
+func (r *rotation) texts() string {
+	r.Helper()
+	var all []string
+	err := Read(r.Context(), Options{Path: r.path, Tail: -1}, func(lines []Line) error {
+		for _, l := range lines {
+			all = append(all, string(l.Text))
+		}
+		return nil
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
+	return strings.Join(all, " ")
+}
+
+func newRotation(t *testing.T) *rotation {
+	return &rotation{t, filepath.Join(t.TempDir(), "id.log"), time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+}
+
 func TestRotate(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "0.log")
-	write := func(text string) func() error { return func() error { return os.WriteFile(path, []byte(text), 0o600) } }
-	content := func() string {
-		all, err := files(path)
-		if err != nil {
+	r := newRotation(t)
+	begin := func() error { return os.WriteFile(r.path, nil, 0o600) }
+	b := Bounds{Size: 60, Files: 3}
+	if done, err := r.rotate(b, begin); done || err != nil {
+		t.Errorf("no log: %v %v", done, err)
+	}
+	r.write("a")
+	if done, err := r.rotate(b, begin); done || err != nil {
+		t.Errorf("a small log: %v %v", done, err)
+	}
+	for _, text := range []string{"b", "c", "d", "e", "f", "g"} {
+		r.write(text)
+		if _, err := r.rotate(b, begin); err != nil {
 			t.Fatal(err)
 		}
-		var texts []string
-		for _, f := range all {
-			text, err := os.ReadFile(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			texts = append(texts, string(text))
-		}
-		return strings.Join(texts, " ")
 	}
-	if err := write("a")(); err != nil {
-		t.Fatal(err)
+	r.write("h")
+	if got := r.texts(); got != "c d e f g h" {
+		t.Errorf("three files have %q", got)
 	}
-	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for i, step := range []struct {
-		keep int
-		want string
-	}{{2, "a b"}, {2, "a b c"}, {2, "b c d"}, {1, "d e"}, {0, "f"}} {
-		next := string(rune('b' + i))
-		if err := Rotate(path, step.keep, at.Add(time.Duration(i)*time.Millisecond), write(next)); err != nil || content() != step.want {
-			t.Errorf("keep %d: %q, %v, want %q", step.keep, content(), err, step.want)
-		}
+	if all, err := files(r.path); err != nil || len(all) != 3 || !slices.Contains(all, r.path) {
+		t.Errorf("%v %v", all, err)
 	}
-	refused := errors.New("refused")
-	if err := Rotate(path, 0, at, func() error { return refused }); !errors.Is(err, refused) || content() != "f" {
-		t.Errorf("after a refusal: %q, %v", content(), err)
+	if done, err := r.rotate(Bounds{Size: 1, Files: 1}, begin); !done || err != nil {
+		t.Fatal(done, err)
+	}
+	if got := r.texts(); got != "" {
+		t.Errorf("one file has %q", got)
+	}
+	r.write(strings.Repeat("x", 1000))
+	if done, err := r.rotate(Bounds{Size: 0, Files: 1}, begin); done || err != nil {
+		t.Errorf("no bound: %v %v", done, err)
+	}
+}
+
+// TestRotateFails: a container that has just ended keeps its log.
+func TestRotateFails(t *testing.T) {
+	r := newRotation(t)
+	r.write("kept")
+	ended := errors.New("it has exited")
+	if done, err := r.rotate(Bounds{Size: 1, Files: 1}, func() error { return ended }); done || !errors.Is(err, ended) {
+		t.Errorf("%v %v", done, err)
+	}
+	if got := r.texts(); got != "kept" {
+		t.Errorf("the log has %q", got)
+	}
+	// It was started again meanwhile.
+	if _, err := r.rotate(Bounds{Size: 1, Files: 1}, func() error { r.write("new"); return ended }); !errors.Is(err, ended) {
+		t.Error(err)
+	}
+	if got := r.texts(); got != "kept new" {
+		t.Errorf("the log has %q", got)
 	}
 }

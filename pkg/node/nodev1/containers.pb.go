@@ -260,7 +260,8 @@ func (x *CreateRequest) GetLog() *LogBound {
 }
 
 // LogBound bounds the log of a container: it begins a new file at so many bytes,
-// and keeps so many files. 0 is no bound, and one file.
+// and keeps so many files. 0 is the daemon's setting, for files one where max_size
+// is not 0; max_size -1 is no bound.
 type LogBound struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	MaxSize       int64                  `protobuf:"varint,1,opt,name=max_size,json=maxSize,proto3" json:"max_size,omitempty"`
