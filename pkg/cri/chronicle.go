@@ -4,6 +4,8 @@ import (
 	"sync"
 	"time"
 
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
 	"github.com/cri-node/cri-node/pkg/sandbox"
 )
 
@@ -20,6 +22,7 @@ type Done struct {
 	// Pod is what the pod was to be called, where the call says it: a pod that could
 	// not be made has no id.
 	Pod                    sandbox.Key
+	Image                  string
 	Container              string
 	SandboxID, ContainerID string
 	// Stages are the stages of the call with their times.
@@ -71,7 +74,38 @@ func (s *Server) tellChronicle(method string, request any, begin time.Time, stag
 			d.SandboxID, d.Container = c.Status().Group, c.Status().Name
 		}
 	}
+	d.Pod = s.podOf(d.SandboxID)
 	s.chronicle.add(d)
+}
+
+// podOf is what a pod is called that is here.
+func (s *Server) podOf(sandboxID string) sandbox.Key {
+	if sb, err := s.config.Sandboxes.Get(sandboxID); err == nil {
+		return sb.Status().Params.Key
+	}
+	return sandbox.Key{}
+}
+
+// Note takes note of what was done to a container in another way than by a call.
+func (s *Server) Note(d Done) {
+	if c, err := s.config.Containers.Get(d.ContainerID); err == nil {
+		d.SandboxID, d.Container = c.Status().Group, c.Status().Name
+	}
+	d.Pod = s.podOf(d.SandboxID)
+	s.chronicle.add(d)
+}
+
+// pullDone takes note of an image that was pulled for a pod, which may have been
+// all that became of one of its containers.
+func (s *Server) pullDone(r *runtimeapi.PullImageRequest, begin time.Time, err error) {
+	m := r.GetSandboxConfig().GetMetadata()
+	if m.GetName() == "" {
+		return
+	}
+	s.chronicle.add(Done{
+		At: begin, Took: time.Since(begin), Method: "PullImage", Image: r.GetImage().GetImage(), Err: err,
+		Pod: sandbox.Key{Name: m.GetName(), UID: m.GetUid(), Namespace: m.GetNamespace(), Attempt: m.GetAttempt()},
+	})
 }
 
 // runDone and createDone take note of what outlives its calls.
@@ -85,6 +119,6 @@ func (s *Server) runDone(key podKey, op *operation) {
 func (s *Server) createDone(key containerKey, op *operation) {
 	s.chronicle.add(Done{
 		At: op.begin, Took: time.Since(op.begin), Method: "CreateContainer",
-		SandboxID: key.sandbox, Container: key.name, ContainerID: op.id, Stages: op.stage(), Err: op.err,
+		Pod: s.podOf(key.sandbox), SandboxID: key.sandbox, Container: key.name, ContainerID: op.id, Stages: op.stage(), Err: op.err,
 	})
 }

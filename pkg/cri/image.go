@@ -25,6 +25,7 @@ func (s *Server) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 		Ref: ref, Auth: auth(r.GetAuth()), Namespace: r.GetSandboxConfig().GetMetadata().GetNamespace(),
 	})
 	s.config.Metrics.Pull(err, time.Since(begin))
+	s.pullDone(r, begin, err)
 	if err != nil {
 		return nil, err // it names the image
 	}

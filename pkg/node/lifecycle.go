@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/cri-node/cri-node/pkg/cri"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 	"github.com/cri-node/cri-node/pkg/runtime"
 )
@@ -64,7 +65,11 @@ func (s *Server) startAsked(ctx context.Context, t target, connect func(*runtime
 
 // start brings a container to life that is Created or Exited. The caller has
 // locked it.
-func (s *Server) start(ctx context.Context, e *entry, connect func(*runtime.Container) error) error {
+func (s *Server) start(ctx context.Context, e *entry, connect func(*runtime.Container) error) (err error) {
+	begin := time.Now()
+	defer func() {
+		s.config.CRI.Note(cri.Done{At: begin, Took: time.Since(begin), Method: "StartContainer", ContainerID: e.id, Err: err})
+	}()
 	c, err := s.config.Containers.Get(e.id)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -152,7 +153,9 @@ func (s *Server) whyPod(sb *sandbox.Sandbox) *nodev1.WhyResponse {
 	if st.Debt != "" {
 		story.Advice = append(story.Advice, "its network could not be released yet: "+st.Debt)
 	}
-	s.addCalls(story, func(d cri.Done) bool { return d.SandboxID == st.ID || d.Pod == st.Params.Key })
+	mine := func(d cri.Done) bool { return d.SandboxID == st.ID || d.Pod == st.Params.Key }
+	s.addCalls(story, mine)
+	story.Advice = append(story.Advice, s.unmade(st.ID, mine)...)
 	for _, c := range s.config.Containers.Group(st.ID) {
 		if t, ok := s.seen(c); ok {
 			story.Advice = append(story.Advice, s.summary(t, c.Status()))
@@ -162,12 +165,43 @@ func (s *Server) whyPod(sb *sandbox.Sandbox) *nodev1.WhyResponse {
 	return story
 }
 
+// unmade says which containers of a pod are wanting, and which images: those whose
+// last call failed.
+func (s *Server) unmade(podID string, match func(cri.Done) bool) []string {
+	last := map[string]cri.Done{}
+	for _, d := range s.config.CRI.Chronicle(match) {
+		switch d.Method {
+		case "PullImage":
+			last["image "+d.Image] = d
+		case "CreateContainer":
+			last["container "+d.Container] = d
+		}
+	}
+	for _, c := range s.config.Containers.Group(podID) {
+		delete(last, "container "+c.Status().Name)
+	}
+	var all []string
+	for _, what := range slices.Sorted(maps.Keys(last)) {
+		d := last[what]
+		switch {
+		case d.Err == nil:
+		case d.Method == "PullImage":
+			all = append(all, fmt.Sprintf("%s could not be pulled: %v", what, d.Err))
+		default:
+			all = append(all, fmt.Sprintf("%s could not be made: %v", what, d.Err))
+		}
+	}
+	return all
+}
+
 // whyNotThere tells of a pod or container that could not be made, or was removed.
 func (s *Server) whyNotThere(ref string) *nodev1.WhyResponse {
 	story := &nodev1.WhyResponse{}
 	var last cri.Done
 	s.addCalls(story, func(d cri.Done) bool {
-		mine := d.Pod.Name != "" && (ref == d.Pod.Name || ref == d.Pod.Namespace+"/"+d.Pod.Name) || ref == d.Container ||
+		pod := d.Pod.Name != "" && (ref == d.Pod.Name || ref == d.Pod.Namespace+"/"+d.Pod.Name)
+		container := d.Container != "" && (ref == d.Container || ref == d.Pod.Name+"/"+d.Container || ref == d.Pod.Namespace+"/"+d.Pod.Name+"/"+d.Container)
+		mine := pod || container ||
 			len(ref) >= 4 && (strings.HasPrefix(d.SandboxID, ref) || strings.HasPrefix(d.ContainerID, ref))
 		if mine {
 			last = d
@@ -179,7 +213,7 @@ func (s *Server) whyNotThere(ref string) *nodev1.WhyResponse {
 	}
 	finish(story)
 	story.Summary = fmt.Sprintf("%s is not here any more: the last call about it was %s", ref, last.Method)
-	if last.Err != nil {
+	if last.Err != nil && (last.Method == "RunPodSandbox" || last.Method == "CreateContainer") {
 		story.Summary = fmt.Sprintf("%s could not be made: %v", ref, last.Err)
 	}
 	return story
@@ -191,6 +225,9 @@ func (s *Server) addCalls(story *nodev1.WhyResponse, match func(cri.Done) bool) 
 		text := d.Method
 		if d.Container != "" {
 			text += " " + d.Container
+		}
+		if d.Image != "" {
+			text += " " + d.Image
 		}
 		if d.Stages != "" {
 			text += " (" + d.Stages + ")"
@@ -205,9 +242,20 @@ func (s *Server) addCalls(story *nodev1.WhyResponse, match func(cri.Done) bool) 
 // addEvents adds what happened to a container by itself.
 func (s *Server) addEvents(story *nodev1.WhyResponse, id string) {
 	for _, e := range s.events.Past() {
-		if e.GetId() == id && (e.GetAction() == "oom" || strings.HasPrefix(e.GetAction(), "health_status") || e.GetAction() == "kill" || e.GetAction() == "restart") {
-			story.Lines = append(story.Lines, &nodev1.WhyResponse_Line{Time: e.GetTime(), Text: e.GetAction()})
+		if e.GetId() != id {
+			continue
 		}
+		text := e.GetAction()
+		switch {
+		case text == "kill" && e.GetAttributes()["signal"] != "":
+			text += " with signal " + e.GetAttributes()["signal"]
+		case text == "die":
+			text = "exited with code " + e.GetAttributes()["exitCode"]
+		case slices.Contains([]string{"oom", "kill", "stop", "restart", "pause", "unpause", "update", "rename"}, text), strings.HasPrefix(text, "health_status"):
+		default:
+			continue
+		}
+		story.Lines = append(story.Lines, &nodev1.WhyResponse_Line{Time: e.GetTime(), Text: text})
 	}
 }
 

@@ -33,7 +33,7 @@ func Commands(flags *client.Flags) []*cobra.Command {
 }
 
 func infoCommand(flags *client.Flags) *cobra.Command {
-	var format string
+	var o output.Options
 	cmd := &cobra.Command{
 		Use: "info", Short: "Describe the node", Args: argument.None(),
 		Example: "  cri-node info\n  cri-node info --format '{{.CgroupVersion}}'",
@@ -43,15 +43,35 @@ func infoCommand(flags *client.Flags) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if format != "" {
-					return output.Objects(cmd.OutOrStdout(), format, [][]byte{r.GetJson()})
+				if done, err := printed(cmd, o, r.GetJson()); done || err != nil {
+					return err
 				}
 				return printInfo(cmd, r.GetJson())
 			})
 		},
 	}
-	cmd.Flags().StringVarP(&format, "format", "f", "", "print with a Go `template`, or json")
+	addFormat(cmd, &o)
 	return cmd
+}
+
+// addFormat adds the flags of one object.
+func addFormat(cmd *cobra.Command, o *output.Options) {
+	cmd.Flags().StringVarP(&o.Format, "format", "f", "", "print with a Go `template`, or json for one line")
+	cmd.Flags().StringVarP(&o.Output, "output", "o", "", "json prints all that is known")
+}
+
+// printed prints an object as its flags say, if they say something.
+func printed(cmd *cobra.Command, o output.Options, text []byte) (bool, error) {
+	if err := o.Check(); err != nil {
+		return false, err
+	}
+	switch {
+	case o.Output == "json":
+		return true, output.JSON(cmd.OutOrStdout(), json.RawMessage(text))
+	case o.Format != "":
+		return true, output.Objects(cmd.OutOrStdout(), o.Format, [][]byte{text})
+	}
+	return false, nil
 }
 
 // printInfo prints an object line by line.
@@ -180,13 +200,21 @@ func warning(all, volumes bool) string {
 }
 
 func whyCommand(flags *client.Flags) *cobra.Command {
-	return &cobra.Command{
+	var o output.Options
+	cmd := &cobra.Command{
 		Use: "why CONTAINER|POD", Short: "Tell why a container or pod is as it is", Args: argument.Exactly(1),
 		Example: "  cri-node why web\n  cri-node why kube-system/coredns-abc",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
 				r, err := n.System.Why(ctx, &nodev1.WhyRequest{Object: args[0]})
 				if err != nil {
+					return err
+				}
+				text, err := json.Marshal(storyOf(r))
+				if err != nil {
+					return fmt.Errorf("print the story: %w", err)
+				}
+				if done, err := printed(cmd, o, text); done || err != nil {
 					return err
 				}
 				out := cmd.OutOrStdout()
@@ -205,6 +233,30 @@ func whyCommand(flags *client.Flags) *cobra.Command {
 			})
 		},
 	}
+	addFormat(cmd, &o)
+	return cmd
+}
+
+// story is what why prints as JSON.
+type story struct {
+	Summary string
+	Lines   []storyLine
+	Advice  []string
+}
+
+// storyLine is what happened at a time; Duration in nanoseconds is that of a call.
+type storyLine struct {
+	Time     time.Time
+	Duration time.Duration `json:",omitempty"`
+	Text     string
+}
+
+func storyOf(r *nodev1.WhyResponse) story {
+	s := story{Summary: r.GetSummary(), Lines: []storyLine{}, Advice: append([]string{}, r.GetAdvice()...)}
+	for _, l := range r.GetLines() {
+		s.Lines = append(s.Lines, storyLine{time.Unix(0, l.GetTime()), time.Duration(l.GetDuration()), l.GetText()})
+	}
+	return s
 }
 
 func doctorCommand(flags *client.Flags) *cobra.Command {
