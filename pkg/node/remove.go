@@ -11,6 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	"github.com/cri-node/cri-node/pkg/cri"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 	"github.com/cri-node/cri-node/pkg/runtime"
 )
@@ -83,7 +84,11 @@ func (s *Server) removeItself(ctx context.Context, e *entry) error {
 // it.
 func (s *Server) takeDown(ctx context.Context, e *entry) error {
 	s.stopHealth(e)
+	begin, r := time.Now(), e.record()
 	_, err := s.config.CRI.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: e.id})
+	if !r.Creating {
+		s.config.CRI.Note(cri.Done{At: begin, Took: time.Since(begin), Method: "RemoveContainer", Container: r.Name, SandboxID: r.PodID, ContainerID: e.id, Err: err})
+	}
 	if err != nil && s.hasContainer(e.id) {
 		return err
 	}

@@ -82,7 +82,7 @@ func (s *Server) rotateLog(ctx context.Context, e *entry, before int64) (size in
 	if err != nil && c.Status().State == runtime.Running && ctx.Err() == nil {
 		klog.FromContext(ctx).Error(err, "The log of a container of people's cannot be rotated", "containerID", e.id)
 	}
-	if e.isGone() {
+	if s.table.get(e.id) == nil {
 		// It was removed meanwhile, when the log may have had another name.
 		if err := s.removeLogs(e.id); err != nil {
 			klog.FromContext(ctx).Error(err, "The log of a container that is gone stays", "containerID", e.id)

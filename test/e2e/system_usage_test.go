@@ -115,6 +115,8 @@ func TestDiskUsage(t *testing.T) {
 	v.ok("run", "-d", "--name", "writer", "-v", "data:/data", first, "sh", "-c",
 		"head -c 1048576 /dev/urandom >/file; head -c 524288 /dev/urandom >/data/file; echo done; exec sleep 1000")
 	v.eventually("done", "logs", "writer")
+	// Writable layers are measured in the background.
+	v.waitFor("the container's size", func() bool { return v.usage()["containers"].Size > mib })
 	now := v.usage()
 	equal(v.env, "images in use", now["images"].Active, 1)
 	roughly(v, "reclaimable images", now["images"].Reclaimable, mib/2+mib/4)
