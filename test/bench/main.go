@@ -5,7 +5,8 @@
 //	go run ./test/bench --endpoint unix:///run/containerd/containerd.sock --match containerd
 //
 // Without --endpoint it starts a cri-node of its own, with its own directories,
-// network and cgroup, and measures each OCI runtime on the machine. It prints a
+// network and cgroup, and measures each OCI runtime on the machine, and how long
+// it is until a person at a terminal sees something (--crictl to compare). It prints a
 // table for a document, and with --json writes all numbers. Without --image it
 // serves one of its own, a static busybox, from a registry on
 // loopback. The memory of the runtime is the proportional set size of the
@@ -39,9 +40,12 @@ import (
 // options are the command line.
 type options struct {
 	endpoint, image, handlers, cgroupParent string
-	pods, parallel, execs, lists, many      int
-	jsonFile                                string
-	processes                               processSet
+	// node is a cri-node whose verbs are measured, and crictl what they are
+	// compared with; both may be empty.
+	node, crictl                              string
+	pods, parallel, execs, lists, many, verbs int
+	jsonFile                                  string
+	processes                                 processSet
 }
 
 // processSet says which processes are the runtime's.
@@ -72,6 +76,9 @@ func parse() (options, error) {
 	flag.IntVar(&o.execs, "execs", 100, "ExecSync calls")
 	flag.IntVar(&o.lists, "lists", 200, "calls of each list and status")
 	flag.IntVar(&o.many, "many", 100, "pods that are up while statistics are listed once more; 0 leaves it out")
+	flag.IntVar(&o.verbs, "verbs", 20, "how often each verb of a person is run; 0 leaves them out")
+	flag.StringVar(&o.node, "cri-node", "", "the cri-node whose verbs are measured; empty: that of our own node, else none")
+	flag.StringVar(&o.crictl, "crictl", "", "a crictl that `run` is compared with; empty: the same calls alone")
 	flag.StringVar(&o.jsonFile, "json", "", "file for all numbers")
 	flag.StringVar(&pids, "pids", "", "the runtime's processes, as 12,34")
 	flag.StringVar(&o.processes.cgroup, "cgroup", "", "the runtime's processes, as a cgroup")
@@ -139,6 +146,9 @@ func (o *options) startNode(ctx context.Context) (*node.Node, error) {
 		return nil, err
 	}
 	o.endpoint, o.cgroupParent = n.Endpoint(), n.CgroupParent
+	if o.node == "" {
+		o.node = bin.Node
+	}
 	if o.handlers == "" {
 		o.handlers = strings.Join(slices.Sorted(maps.Keys(bin.Handlers)), ",")
 	}

@@ -61,8 +61,10 @@ func (b *bench) measure(ctx context.Context) (*report, error) {
 		if err := b.questions(ctx, up, one); err != nil {
 			return err
 		}
-		r.WithPods, err = b.costAtRest(ctx)
-		return err
+		if r.WithPods, err = b.costAtRest(ctx); err != nil || b.node == "" {
+			return err
+		}
+		return b.people(ctx, one)
 	})
 	if err != nil {
 		return nil, err

@@ -58,6 +58,7 @@ func (r *report) print(w io.Writer) {
 			fmt.Fprintf(w, "| %s | %s |\n", name, cells(r.Crowd, name))
 		}
 	}
+	r.printPeople(w)
 	if r.AtRest.Processes == 0 {
 		return
 	}
@@ -65,6 +66,25 @@ func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "\nProcesses of the runtime: %d at rest with %.1f MB PSS, %d at rest with the pods up with %.1f MB; for each pod %.2f processes and %.3f MB. Just after the last start: %.1f MB.\n",
 		r.AtRest.Processes, mb(r.AtRest.PSS), r.WithPods.Processes, mb(r.WithPods.PSS),
 		float64(r.WithPods.Processes-r.AtRest.Processes)/pods, mb(r.WithPods.PSS-r.AtRest.PSS)/pods, mb(r.AtWork.PSS))
+}
+
+// printPeople writes what a person at a terminal waits for.
+func (r *report) printPeople(w io.Writer) {
+	run, ok := r.Sequential[peopleRun]
+	if !ok {
+		return
+	}
+	fmt.Fprintf(w, "\n| with %d pods up, to the first output | median | p99 |\n|---|---|---|\n", r.Pods)
+	for _, name := range []string{peoplePS, peopleRun, peopleCalls, peopleCrictl} {
+		if _, ok := r.Sequential[name]; ok {
+			fmt.Fprintf(w, "| %s | %s |\n", name, cells(r.Sequential, name))
+		}
+	}
+	for _, name := range []string{peopleCalls, peopleCrictl} {
+		if other, ok := r.Sequential[name]; ok && other.Median > 0 {
+			fmt.Fprintf(w, "\n`run` takes %.2f times what %s takes.\n", run.Median/other.Median, name)
+		}
+	}
 }
 
 func cells(m map[string]summary, name string) string {
