@@ -54,6 +54,7 @@ func TestLogRotation(t *testing.T) {
 	}
 	// Across the files.
 	consecutive(v, "the last lines", v.ok("logs", "--tail", fmt.Sprint(kept-1), "talker"))
+	v.eventually("line 3000", "logs", "--tail", "1", "unbounded")
 	equal(v.env, "lines without a bound", consecutive(v, "logs", v.ok("logs", "unbounded")), 3000)
 	equal(v.env, "files without a bound", len(files(other)), 1)
 
