@@ -184,8 +184,7 @@ func build(ctx context.Context, cfg *config.Config, version string) (n *node, er
 	})
 	n.people = nodeapi.New(nodeapi.Config{
 		CRI: n.server, Images: images, Sandboxes: sandboxes, Containers: containers, Changes: peoples,
-		Root: cfg.Root, State: cfg.State, Version: version,
-		Logs: logs.Bounds{Size: int64(cfg.People.LogMaxSize), Files: cfg.People.LogMaxFiles},
+		Root: cfg.Root, State: cfg.State, Version: version, Logs: logs.Bounds{Size: int64(cfg.People.LogMaxSize), Files: cfg.People.LogMaxFiles},
 	})
 	if err := n.registerPeople(ctx, cfg); err != nil {
 		return nil, err
