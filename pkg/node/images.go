@@ -137,6 +137,13 @@ func pullProblem(err error, named reference.Named) error {
 	case errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
 		return &problem{errdefs.ErrPermissionDenied, fmt.Sprintf("registry %s does not give out %s: it may not exist, or need \"cri-node login %s\" (%v)",
 			reference.Domain(named), familiar(named.String()), reference.Domain(named), err)}
+	case errors.Is(err, image.ErrRegistryUnavailable):
+		why := strings.ReplaceAll(err.Error(), image.ErrRegistryUnavailable.Error()+": ", "")
+		for _, known := range []string{"pull image " + named.String() + ": ", "resolve " + named.String() + ": ", "failed to do request: "} {
+			why = strings.TrimPrefix(why, known)
+		}
+		return &problem{errdefs.ErrUnavailable, fmt.Sprintf("registry %s cannot be asked for %s: %s (image.certs_dirs of the configuration names mirrors)",
+			reference.Domain(named), familiar(named.String()), why)}
 	}
 	return err
 }

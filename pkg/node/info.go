@@ -97,6 +97,15 @@ func (s *system) Info(ctx context.Context, _ *nodev1.InfoRequest) (*nodev1.InfoR
 	return &nodev1.InfoResponse{Json: text}, nil
 }
 
+// totalMemory is how many bytes the machine has; 0 if the kernel does not say.
+func totalMemory() uint64 {
+	var memory unix.Sysinfo_t
+	if unix.Sysinfo(&memory) != nil {
+		return 0
+	}
+	return memory.Totalram * uint64(memory.Unit)
+}
+
 // machine fills in what the kernel says; what it does not say stays empty.
 func machine(out *information) {
 	out.Name, _ = os.Hostname()
@@ -104,10 +113,7 @@ func machine(out *information) {
 	if unix.Uname(&name) == nil {
 		out.KernelVersion = unix.ByteSliceToString(name.Release[:])
 	}
-	var memory unix.Sysinfo_t
-	if unix.Sysinfo(&memory) == nil {
-		out.MemTotal = memory.Totalram * uint64(memory.Unit)
-	}
+	out.MemTotal = totalMemory()
 	release, err := os.ReadFile("/etc/os-release")
 	if err != nil {
 		return

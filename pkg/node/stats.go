@@ -28,7 +28,7 @@ func (s *containers) Stats(ctx context.Context, r *nodev1.StatsRequest) (*nodev1
 	for i, t := range targets {
 		measured[i] = t.c
 	}
-	response := &nodev1.StatsResponse{}
+	response := &nodev1.StatsResponse{MachineMemory: totalMemory()}
 	for i, u := range s.config.CRI.Usages(ctx, measured) {
 		m := &nodev1.Usage{
 			Id: measured[i].ID(), Name: s.title(targets[i]), Time: u.Time.UnixNano(), Cpu: u.CPUNanoseconds,

@@ -138,7 +138,7 @@ func (o *psOptions) list(containers []*nodev1.Container, now time.Time) output.L
 func (o *psOptions) row(c *nodev1.Container, now time.Time) row {
 	created := time.Unix(0, c.GetCreatedAt())
 	r := row{
-		ID: output.ShortID(c.GetId()), Image: familiar(c.GetImage()), Command: strings.Join(c.GetCommand(), " "),
+		ID: output.ShortID(c.GetId()), Image: familiar(c.GetImage()), Command: commandWords(c.GetCommand()),
 		CreatedAt: created.Format("2006-01-02 15:04:05 -0700 MST"), RunningFor: output.Ago(now, created),
 		State: c.GetState(), Status: StatusWords(c, now), Ports: PortWords(c.GetPorts()), Names: displayName(c),
 		Networks: strings.Join(c.GetNetworks(), ","), Pod: c.GetPod(), Namespace: c.GetNamespace(),
@@ -172,6 +172,17 @@ func (o *psOptions) row(c *nodev1.Container, now time.Time) row {
 	}
 	r.Labels, r.Mounts, r.LocalVolumes = output.Labels(c.GetLabels()), strings.Join(mounts, ","), strconv.Itoa(volumes)
 	return r
+}
+
+// commandWords are a command and its arguments, those with spaces in quotes.
+func commandWords(command []string) string {
+	words := slices.Clone(command)
+	for i, w := range words {
+		if i > 0 && strings.Contains(w, " ") {
+			words[i] = "'" + w + "'"
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // displayName is how a person can name the container: those of kubelet by pod.

@@ -3,7 +3,6 @@ package containers
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -63,7 +62,6 @@ func (o *statsOptions) run(ctx context.Context, n *client.Node, w io.Writer, nam
 	}
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	live := terminal.Is(w) && !o.once
 	for {
 		select {
 		case <-ctx.Done():
@@ -74,14 +72,15 @@ func (o *statsOptions) run(ctx context.Context, n *client.Node, w io.Writer, nam
 		if err != nil {
 			return err
 		}
-		var screen bytes.Buffer
-		if live {
-			screen.WriteString("\x1b[H\x1b[2J") // top left, and all else away
-		}
-		if err := o.list(before, now).Print(&screen, o.Options); err != nil {
+		var text bytes.Buffer
+		if err := o.list(before, now).Print(&text, o.Options); err != nil {
 			return err
 		}
-		if _, err := w.Write(screen.Bytes()); err != nil {
+		out := text.Bytes()
+		if width, height, ok := terminal.Size(w); ok && !o.once {
+			out = screen(text.String(), int(width), int(height))
+		}
+		if _, err := w.Write(out); err != nil {
 			return err
 		}
 		if o.once {
@@ -91,25 +90,47 @@ func (o *statsOptions) run(ctx context.Context, n *client.Node, w io.Writer, nam
 	}
 }
 
-func (o *statsOptions) measure(ctx context.Context, n *client.Node, names []string) ([]*nodev1.Usage, error) {
-	request := &nodev1.StatsRequest{Containers: names}
-	if o.all && len(names) == 0 {
-		r, err := n.Containers.List(ctx, &nodev1.ListRequest{})
-		if err != nil {
-			return nil, err
-		}
-		for _, c := range r.GetContainers() {
-			request.Containers = append(request.Containers, c.GetId())
-		}
-		if len(request.GetContainers()) == 0 {
-			return nil, nil
-		}
+// screen draws text over what a terminal shows, without a moment in which it is
+// empty, and as much of it as there is room for. Where the room is not known it
+// is all of it.
+func screen(text string, width, height int) []byte {
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	if height > 1 {
+		lines = lines[:min(len(lines), height-1)]
 	}
-	r, err := n.Containers.Stats(ctx, request)
-	if o.all && client.IsNotFound(err) {
-		return nil, errors.New("a container went away meanwhile: try again")
+	b := []byte("\x1b[H") // top left
+	for _, line := range lines {
+		if width > 0 {
+			line = output.Ellipsis(line, width)
+		}
+		b = append(b, line+"\x1b[K\n"...)
 	}
-	return r.GetUsages(), err
+	return append(b, "\x1b[J"...)
+}
+
+// measure asks for the containers named, or for those that run, or for all.
+func (o *statsOptions) measure(ctx context.Context, n *client.Node, names []string) (*nodev1.StatsResponse, error) {
+	for {
+		request := &nodev1.StatsRequest{Containers: names}
+		everything := o.all && len(names) == 0
+		if everything {
+			r, err := n.Containers.List(ctx, &nodev1.ListRequest{})
+			if err != nil {
+				return nil, err
+			}
+			for _, c := range r.GetContainers() {
+				request.Containers = append(request.Containers, c.GetId())
+			}
+			if len(request.GetContainers()) == 0 {
+				return &nodev1.StatsResponse{}, nil
+			}
+		}
+		r, err := n.Containers.Stats(ctx, request)
+		if everything && client.IsNotFound(err) {
+			continue // one went away since it was listed
+		}
+		return r, err
+	}
 }
 
 // usage is a row of stats.
@@ -117,10 +138,10 @@ type usage struct {
 	Container, ID, Name, CPUPerc, MemUsage, MemPerc, NetIO, BlockIO, PIDs string
 }
 
-func (o *statsOptions) list(before, now []*nodev1.Usage) output.List[usage] {
+func (o *statsOptions) list(before, now *nodev1.StatsResponse) output.List[usage] {
 	l := output.List[usage]{
 		Key: "ID",
-		Raw: append([]*nodev1.Usage{}, now...),
+		Raw: append([]*nodev1.Usage{}, now.GetUsages()...),
 		Columns: []output.Column{
 			{Field: "ID", Header: "CONTAINER ID"}, {Field: "Name", Header: "NAME"}, {Field: "CPUPerc", Header: "CPU %"},
 			{Field: "MemUsage", Header: "MEM USAGE / LIMIT"}, {Field: "MemPerc", Header: "MEM %"}, {Field: "NetIO", Header: "NET I/O"},
@@ -128,18 +149,19 @@ func (o *statsOptions) list(before, now []*nodev1.Usage) output.List[usage] {
 			{Field: "Container", Header: "CONTAINER", Hidden: true},
 		},
 	}
-	for _, u := range now {
-		i := slices.IndexFunc(before, func(b *nodev1.Usage) bool { return b.GetId() == u.GetId() })
+	for _, u := range now.GetUsages() {
+		i := slices.IndexFunc(before.GetUsages(), func(b *nodev1.Usage) bool { return b.GetId() == u.GetId() })
 		var earlier *nodev1.Usage
 		if i >= 0 {
-			earlier = before[i]
+			earlier = before.GetUsages()[i]
 		}
-		l.Rows = append(l.Rows, o.row(earlier, u))
+		l.Rows = append(l.Rows, o.row(earlier, u, now.GetMachineMemory()))
 	}
 	return l
 }
 
-func (o *statsOptions) row(before, now *nodev1.Usage) usage {
+// row has the machine's memory where a container has no limit of its own.
+func (o *statsOptions) row(before, now *nodev1.Usage, machine uint64) usage {
 	u := usage{
 		Container: now.GetId(), ID: now.GetId(), Name: now.GetName(), CPUPerc: "--", MemPerc: "--",
 		NetIO:   output.Size(int64(now.GetNetworkReceived())) + " / " + output.Size(int64(now.GetNetworkSent())),
@@ -155,11 +177,13 @@ func (o *statsOptions) row(before, now *nodev1.Usage) usage {
 	if elapsed := now.GetTime() - before.GetTime(); before != nil && elapsed > 0 && now.GetCpu() >= before.GetCpu() {
 		u.CPUPerc = fmt.Sprintf("%.2f%%", 100*float64(now.GetCpu()-before.GetCpu())/float64(elapsed))
 	}
-	limit := "no limit"
-	if now.GetMemoryLimit() > 0 {
-		limit = output.BinarySize(int64(now.GetMemoryLimit()))
-		u.MemPerc = fmt.Sprintf("%.2f%%", 100*float64(now.GetMemory())/float64(now.GetMemoryLimit()))
+	limit := now.GetMemoryLimit()
+	if limit == 0 || machine > 0 && machine < limit {
+		limit = machine
 	}
-	u.MemUsage = output.BinarySize(int64(now.GetMemory())) + " / " + limit
+	if limit > 0 {
+		u.MemPerc = fmt.Sprintf("%.2f%%", 100*float64(now.GetMemory())/float64(limit))
+	}
+	u.MemUsage = output.BinarySize(int64(now.GetMemory())) + " / " + output.BinarySize(int64(limit))
 	return u
 }

@@ -46,7 +46,7 @@ func TestPS(t *testing.T) {
 		want    string
 	}{
 		"table": {psOptions{last: -1}, `CONTAINER ID   IMAGE                 COMMAND                  CREATED        STATUS                   PORTS                                              NAMES       NAMESPACE
-aaaaaaaaaaaa   nginx:1               "nginx -g daemon off;"   About an hour ago   Up 3 minutes (healthy)   0.0.0.0:8080->80/tcp, [::]:8080->80/tcp, 443/tcp   web         
+aaaaaaaaaaaa   nginx:1               "nginx -g 'daemon of…"  About an hour ago   Up 3 minutes (healthy)   0.0.0.0:8080->80/tcp, [::]:8080->80/tcp, 443/tcp   web         
 cccccccccccc   registry.example/db   ""                       2 days ago     Up 2 days (Paused)                                                          db-0/main   shop
 `},
 		"all":        {psOptions{last: -1, all: true, Options: output.Options{Format: "{{.Names}} {{.Status}}"}}, "job Exited (3) 5 seconds ago\nweb Up 3 minutes (healthy)\ndb-0/main Up 2 days (Paused)\n"},
@@ -141,7 +141,7 @@ func TestStats(t *testing.T) {
 	got := o.row(&nodev1.Usage{Id: "x", Time: 1e9, Cpu: 1e9}, &nodev1.Usage{
 		Id: strings.Repeat("e", 64), Name: "main", Pod: "db-0", Namespace: "shop", Time: 2e9, Cpu: 25e8, Memory: 50 << 20, MemoryLimit: 200 << 20,
 		NetworkReceived: 1500, BlockWritten: 4096, Pids: 7,
-	})
+	}, 1<<30)
 	want := usage{
 		Container: strings.Repeat("e", 64), ID: "eeeeeeeeeeee", Name: "db-0/main", CPUPerc: "150.00%", MemUsage: "50MiB / 200MiB", MemPerc: "25.00%",
 		NetIO: "1.5kB / 0B", BlockIO: "0B / 4.1kB", PIDs: "7",
@@ -149,8 +149,20 @@ func TestStats(t *testing.T) {
 	if got != want {
 		t.Errorf("row is %+v, want %+v", got, want)
 	}
-	if got := o.row(nil, &nodev1.Usage{Time: 1e9}); got.CPUPerc != "--" || got.MemUsage != "0B / no limit" {
+	if got := o.row(nil, &nodev1.Usage{Time: 1e9, Memory: 1 << 28}, 1<<30); got.CPUPerc != "--" || got.MemUsage != "256MiB / 1GiB" || got.MemPerc != "25.00%" {
 		t.Errorf("without an earlier one: %+v", got)
+	}
+}
+
+func TestScreen(t *testing.T) {
+	text := "0123456789\nab\nc\n"
+	for want, size := range map[string][2]int{
+		"\x1b[H01234567…\x1b[K\nab\x1b[K\n\x1b[J":           {9, 3},
+		"\x1b[H0123456789\x1b[K\nab\x1b[K\nc\x1b[K\n\x1b[J": {0, 0},
+	} {
+		if got := string(screen(text, size[0], size[1])); got != want {
+			t.Errorf("%v: %q, want %q", size, got, want)
+		}
 	}
 }
 

@@ -2470,8 +2470,10 @@ func (x *StatsRequest) GetContainers() []string {
 }
 
 type StatsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Usages        []*Usage               `protobuf:"bytes,1,rep,name=usages,proto3" json:"usages,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Usages []*Usage               `protobuf:"bytes,1,rep,name=usages,proto3" json:"usages,omitempty"`
+	// machine_memory is how many bytes the machine has.
+	MachineMemory uint64 `protobuf:"varint,2,opt,name=machine_memory,json=machineMemory,proto3" json:"machine_memory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2511,6 +2513,13 @@ func (x *StatsResponse) GetUsages() []*Usage {
 		return x.Usages
 	}
 	return nil
+}
+
+func (x *StatsResponse) GetMachineMemory() uint64 {
+	if x != nil {
+		return x.MachineMemory
+	}
+	return 0
 }
 
 // Usage of a container; one that does not run uses nothing.
@@ -4413,9 +4422,10 @@ const file_pkg_node_nodev1_containers_proto_rawDesc = "" +
 	"\fStatsRequest\x12\x1e\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\tR\n" +
-	"containers\"?\n" +
+	"containers\"f\n" +
 	"\rStatsResponse\x12.\n" +
-	"\x06usages\x18\x01 \x03(\v2\x16.crinode.node.v1.UsageR\x06usages\"\xe2\x02\n" +
+	"\x06usages\x18\x01 \x03(\v2\x16.crinode.node.v1.UsageR\x06usages\x12%\n" +
+	"\x0emachine_memory\x18\x02 \x01(\x04R\rmachineMemory\"\xe2\x02\n" +
 	"\x05Usage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
