@@ -129,6 +129,8 @@ func (s *scrubber) clean(text string) string {
 		text = strings.ReplaceAll(text, secret, "REDACTED")
 	}
 	s.mu.Unlock()
+	// What follows these words of the library's is its reason, no secret.
+	text = strings.ReplaceAll(text, "may require authorization: ", "may require authorization; ")
 	text = urlSecrets.ReplaceAllString(text, "$1$2")
 	text = headerSecret.ReplaceAllString(text, "$1 REDACTED")
 	text = fieldSecret.ReplaceAllString(text, "${1}${2}REDACTED")

@@ -413,6 +413,9 @@ func TestScrub(t *testing.T) {
 			}
 		}
 	}
+	if text := "may require authorization: authorization failed: no credentials for example.test"; s.clean(text) != strings.Replace(text, ":", ";", 1) {
+		t.Errorf("the reason is lost: %q", s.clean(text))
+	}
 	if got := s.clean("host https://example.test/v2/app/blobs/sha256:abc\x1b[31m not found"); got != "host https://example.test/v2/app/blobs/sha256:abc [31m not found" {
 		t.Errorf("harmless text became %q", got)
 	}

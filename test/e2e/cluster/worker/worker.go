@@ -126,6 +126,7 @@ func (w *Worker) renewNode(ctx context.Context) error {
 	if sums[0] == sums[1] {
 		return nil
 	}
+	w.Node.UseProgram(w.options.Node.Binaries.Node)
 	return errors.Join(w.Node.Stop(20*time.Second), w.Node.Restart(ctx))
 }
 
