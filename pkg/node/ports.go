@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -136,6 +137,9 @@ func portProtocol(p network.PortMapping) string {
 }
 
 func hostPortName(p network.PortMapping) string {
+	if p.HostIP == "" {
+		return fmt.Sprintf("%d/%s", p.HostPort, portProtocol(p))
+	}
 	return net.JoinHostPort(p.HostIP, strconv.Itoa(int(p.HostPort))) + "/" + portProtocol(p)
 }
 

@@ -123,6 +123,15 @@ func (c *command) stopVerb() *cobra.Command {
 func (c *command) startVerb() *cobra.Command {
 	return c.verb("start", "Start services that have containers", "start", nil, func(cmd *cobra.Command, n *client.Node, p *types.Project) error {
 		r := &report{to: cmd.ErrOrStderr()}
+		found, err := list(cmd.Context(), n, p.Name)
+		if err != nil {
+			return err
+		}
+		for _, name := range p.ServiceNames() {
+			if s := p.Services[name]; len(found[name]) == 0 && s.GetScale() > 0 {
+				return fmt.Errorf("service %q has no container to start: \"cri-node compose up -d %s\" makes one", name, name)
+			}
+		}
 		return c.ordered(cmd.Context(), n, p, func(ctx context.Context, s *types.ServiceConfig, one *nodev1.Container) error {
 			if err := await(ctx, n, p, s); err != nil {
 				return err

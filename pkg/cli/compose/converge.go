@@ -188,7 +188,7 @@ func (c *convergence) replace(ctx context.Context, s *types.ServiceConfig, old *
 
 // request asks for a container of a service, changed by edit.
 func (c *convergence) request(ctx context.Context, s *types.ServiceConfig, edit func(o *containers.Options)) (*nodev1.CreateRequest, error) {
-	ports := &containers.Ports{}
+	ports := &containers.Ports{Published: containers.PublishedBy(ctx, c.node)}
 	defer ports.Close() // they are the container's then
 	r, err := request(c.project, s, containers.ThisMachine(ports), func(service string) (string, error) {
 		return c.first(ctx, service)

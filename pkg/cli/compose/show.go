@@ -150,10 +150,13 @@ func printContainers(w io.Writer, all []*nodev1.Container, o output.Options) err
 			Project: c.GetLabels()[labelProject], Service: c.GetLabels()[labelService],
 			CreatedAt:  time.Unix(0, c.GetCreatedAt()).Format("2006-01-02 15:04:05 -0700 MST"),
 			RunningFor: output.Ago(now, time.Unix(0, c.GetCreatedAt())), Status: containers.StatusWords(c, now),
-			State: c.GetState(), Health: c.GetHealth(), Networks: strings.Join(c.GetNetworks(), ","), Ports: containers.PortWords(c.GetPorts()),
+			State: c.GetState(), Health: c.GetHealth(), Networks: strings.Join(c.GetNetworks(), ","), Ports: containers.PortWords(c),
 			Labels: strings.Join(pairs(c.GetLabels()), ","), ExitCode: c.GetExitCode(), Publishers: []publisher{},
 		}
 		for _, p := range c.GetPorts() {
+			if r.Ports == "" {
+				break // it has exited
+			}
 			r.Publishers = append(r.Publishers, publisher{p.GetHostIp(), p.GetContainerPort(), p.GetHostPort(), p.GetProtocol()})
 		}
 		list.Rows = append(list.Rows, r)

@@ -1,14 +1,19 @@
 package containers
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
 // PortSpec is a port of a container, published where HostFirst is not 0 or Any is
@@ -130,21 +135,66 @@ func parsePortRange(s string) (first, last uint16, err error) {
 	return uint16(a), uint16(b), nil
 }
 
-// Ports keeps ports of the machine from others until Close: those that were
-// chosen for a container that does not have them yet.
-type Ports struct{ open []io.Closer }
+// Ports chooses free ports of the machine, and keeps them from others until Close,
+// which comes before the daemon is asked for them.
+type Ports struct {
+	// Published are those of containers, where no program listens.
+	Published func() []*nodev1.Port
 
-// Free finds a port that nobody listens on, from first to last, or any.
+	open []io.Closer
+}
+
+// PublishedBy returns the ports that a node's containers publish.
+func PublishedBy(ctx context.Context, n *client.Node) func() []*nodev1.Port {
+	return func() []*nodev1.Port {
+		answer, err := n.Containers.List(ctx, &nodev1.ListRequest{})
+		if err != nil {
+			return nil // the daemon refuses what is taken
+		}
+		var all []*nodev1.Port
+		for _, c := range answer.GetContainers() {
+			if c.GetState() != "exited" {
+				all = append(all, c.GetPorts()...)
+			}
+		}
+		return all
+	}
+}
+
+// attempts at any free port.
+const attempts = 100
+
+// Free finds a port that nobody has, from first to last, or any.
 func (p *Ports) Free(protocol, ip string, first, last uint16) (uint16, error) {
-	for candidate := int(first); ; candidate++ {
-		port, err := p.listen(protocol, net.ParseIP(ip), candidate)
-		if err == nil {
+	var published []*nodev1.Port
+	if p.Published != nil {
+		published = p.Published()
+	}
+	var err error
+	for i := 0; first == 0 && i < attempts || first > 0 && int(first)+i <= int(last); i++ {
+		candidate := int(first) + i
+		if first == 0 {
+			candidate = 0
+		}
+		port, listenErr := p.listen(protocol, net.ParseIP(ip), candidate)
+		if listenErr != nil {
+			err = listenErr
+			continue
+		}
+		if !isPublished(published, protocol, port) {
 			return port, nil
 		}
-		if candidate >= int(last) {
-			return 0, fmt.Errorf("find a free port: %w", err)
-		}
+		err = fmt.Errorf("port %d/%s is published by a container", port, protocol)
 	}
+	return 0, fmt.Errorf("find a free port: %w", err)
+}
+
+// isPublished reports whether a port is among those of containers, on whatever
+// address.
+func isPublished(published []*nodev1.Port, protocol string, port uint16) bool {
+	return slices.ContainsFunc(published, func(o *nodev1.Port) bool {
+		return o.GetHostPort() == uint32(port) && protocolName(o) == protocol
+	})
 }
 
 func (p *Ports) listen(protocol string, ip net.IP, port int) (uint16, error) {

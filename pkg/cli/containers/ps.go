@@ -140,7 +140,7 @@ func (o *psOptions) row(c *nodev1.Container, now time.Time) row {
 	r := row{
 		ID: output.ShortID(c.GetId()), Image: familiar(c.GetImage()), Command: commandWords(c.GetCommand()),
 		CreatedAt: created.Format("2006-01-02 15:04:05 -0700 MST"), RunningFor: output.Ago(now, created),
-		State: c.GetState(), Status: StatusWords(c, now), Ports: PortWords(c.GetPorts()), Names: displayName(c),
+		State: c.GetState(), Status: StatusWords(c, now), Ports: PortWords(c), Names: displayName(c),
 		Networks: strings.Join(c.GetNetworks(), ","), Pod: c.GetPod(), Namespace: c.GetNamespace(),
 		ExitCode: strconv.Itoa(int(c.GetExitCode())), Health: c.GetHealth(), IPs: strings.Join(c.GetIps(), ","),
 		Restarts: strconv.FormatUint(uint64(c.GetRestarts()), 10), Pid: strconv.FormatInt(c.GetPid(), 10), Runtime: c.GetHandler(),
@@ -229,10 +229,13 @@ func StatusWords(c *nodev1.Container, now time.Time) string {
 	return c.GetState()
 }
 
-// PortWords are the ports in docker's words.
-func PortWords(all []*nodev1.Port) string {
+// PortWords are the ports of a container that has them, in docker's words.
+func PortWords(c *nodev1.Container) string {
+	if c.GetState() == "exited" || c.GetState() == "dead" {
+		return ""
+	}
 	var words []string
-	for _, p := range all {
+	for _, p := range c.GetPorts() {
 		inside := fmt.Sprintf("%d/%s", p.GetContainerPort(), protocolName(p))
 		if p.GetHostPort() == 0 {
 			words = append(words, inside)

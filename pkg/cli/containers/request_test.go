@@ -306,6 +306,14 @@ func TestFreePorts(t *testing.T) {
 	if got, err := ports.Free("udp", "", 0, 0); err != nil || got == 0 {
 		t.Errorf("free UDP port %d, %v", got, err)
 	}
+	ports.Close()
+	ports.Published = func() []*nodev1.Port { return []*nodev1.Port{{HostPort: uint32(first)}} }
+	if got, err := ports.Free("tcp", "127.0.0.1", first, first); err == nil {
+		t.Errorf("port %d, which a container publishes, given away", got)
+	}
+	if got, err := ports.Free("tcp", "127.0.0.1", 0, 0); err != nil || got == first {
+		t.Errorf("free port %d, %v", got, err)
+	}
 }
 
 func FuzzParsers(f *testing.F) {

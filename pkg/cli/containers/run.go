@@ -183,7 +183,7 @@ func (o *runOptions) create(ctx context.Context, n *client.Node, cmd *cobra.Comm
 	if !slices.Contains([]string{"always", "missing", "never"}, o.pull) {
 		return nil, fmt.Errorf("invalid pull option: %q: must be one of always, missing or never", o.pull)
 	}
-	var ports Ports
+	ports := Ports{Published: PublishedBy(ctx, n)}
 	defer ports.Close()
 	machine := ThisMachine(&ports)
 	request, err := o.Request(machine, args[0], args[1:])
@@ -204,6 +204,7 @@ func (o *runOptions) create(ctx context.Context, n *client.Node, cmd *cobra.Comm
 	if err := o.askDaemon(ctx, n, cmd, request); err != nil {
 		return nil, err
 	}
+	ports.Close() // they are the container's
 	created, err := n.Containers.Create(ctx, request)
 	if client.IsNotFound(err) && o.pull == "missing" && o.imageMissing(ctx, n, args[0]) {
 		if !o.quiet {
@@ -235,7 +236,7 @@ func (o *runOptions) askDaemon(ctx context.Context, n *client.Node, cmd *cobra.C
 		if err != nil {
 			return err
 		}
-		var ports Ports
+		ports := Ports{Published: PublishedBy(ctx, n)}
 		defer ports.Close()
 		if err := Publish(request, ThisMachine(&ports), exposed); err != nil {
 			return err

@@ -42,7 +42,7 @@ func TestCompose(t *testing.T) {
 	for _, part := range []struct {
 		name string
 		work func(*person)
-	}{{"shop", (*person).shop}, {"faults", (*person).faults}, {"keeping", (*person).keeps}} {
+	}{{"shop", (*person).shop}, {"faults", (*person).faults}, {"keeping", (*person).keeps}, {"ports", (*person).publishes}} {
 		t.Run(part.name, func(t *testing.T) {
 			p := p.in(t)
 			p.dir = t.TempDir()

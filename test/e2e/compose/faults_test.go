@@ -123,3 +123,38 @@ func (p *person) keeps() {
 	p.ok("volume", "prune", "-f")
 	p.equal("volumes", p.ok("volume", "ls", "-q"), "")
 }
+
+// publishes: free ports are those that neither a program nor a container has.
+func (p *person) publishes() {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p.must(err)
+	first := l.Addr().(*net.TCPAddr).Port
+	if first > 65533 {
+		p.Skip("no room above a port")
+	}
+	defer l.Close()
+	p.write(fmt.Sprintf("a: {%s, scale: 2, ports: ['127.0.0.1:%d-%d:80', '127.0.0.1::81']}", idle, first, first+2))
+	p.compose("up", "-d")
+	seen := map[int]bool{}
+	for _, c := range p.containers() {
+		for _, o := range c.Publishers {
+			if o.TargetPort == 80 && (o.PublishedPort <= first || o.PublishedPort > first+2) {
+				p.Errorf("%s has port %d", c.Name, o.PublishedPort)
+			}
+			seen[o.PublishedPort] = true
+		}
+	}
+	p.equal("ports", len(seen), 4)
+	name := p.ok("run", "-d", "--init", "-p", "127.0.0.1::80", "-p", fmt.Sprintf("127.0.0.1:%d-65535:81", first), base, "sleep", "inf")
+	p.shows(p.ok("port", name), "80/tcp -> 127.0.0.1:", "81/tcp -> 127.0.0.1:")
+	_, errs, code := p.try("", "run", "-d", "-p", fmt.Sprintf("%d:80", first), base)
+	p.equal("exit code", code, 125)
+	p.shows(errs, fmt.Sprintf("port %d/tcp is in use", first))
+	p.ok("rm", "-f", name)
+	// What is stopped has no port, and may find that another has it now.
+	p.compose("stop", "-t", "2")
+	p.equal("ports", p.ok("compose", "ps", "-a", "--format", "{{.Ports}}"), "\n")
+	p.compose("rm")
+	_, errs, _ = p.try("", "compose", "start")
+	p.shows(errs, `service "a" has no container to start`)
+}
