@@ -260,8 +260,7 @@ func enter(dir string, init int) (int, error) {
 		return 1, fmt.Errorf("enter cage: %w", err)
 	}
 	err = cmd.Wait()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return max(1, exit.ExitCode()), nil
 	}
 	return 0, err

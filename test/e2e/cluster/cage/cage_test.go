@@ -85,7 +85,7 @@ func needRoot(t *testing.T) string {
 	if os.Getuid() != 0 {
 		t.Skip("it takes root")
 	}
-	dir, err := os.MkdirTemp("", "cage")
+	dir, err := os.MkdirTemp("", "cage") //nolint:usetesting // its name is that of the cgroup
 	if err != nil {
 		t.Fatal(err)
 	}
