@@ -53,7 +53,12 @@ func (c *Container) Exec(ctx context.Context, process *specs.Process, s Streams)
 	e := &execution{m: c.m, id: c.id, runtime: runtime, dir: dir, process: *process, streams: s}
 	status, err := e.run(ctx)
 	if _, ok := errors.AsType[*monitor.CreateError](err); ok {
-		return 0, runtime.ExecError(dir, err)
+		err = runtime.ExecError(dir, err)
+		// The word of its end may still be on its way.
+		if !c.Status().Process.Alive() {
+			err = fmt.Errorf("container %s ended meanwhile: %w: %w", c.id, errdefs.ErrFailedPrecondition, err)
+		}
+		return 0, err
 	}
 	switch {
 	case errors.Is(err, monitor.ErrMonitorLost):

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/containerd/errdefs"
 )
 
 // buffer is a writer that many may use.
@@ -56,6 +58,19 @@ func TestExec(t *testing.T) {
 		t.Run("terminal", func(t *testing.T) { testExecTerminal(t, c) })
 		t.Run("ends", func(t *testing.T) { testExecEnds(t, c) })
 	})
+}
+
+// What kubelet asks of a container that ends meanwhile is no fault of the runtime.
+func TestExecInContainerThatEnds(t *testing.T) {
+	m := newTestManager(t, t.TempDir(), &fakeRootfs{})
+	c := createdContainer(t, m, "a")
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Exec(t.Context(), shell("true"), Streams{})
+	if !errors.Is(err, errdefs.ErrFailedPrecondition) || !strings.Contains(err.Error(), "container a ended") {
+		t.Errorf("error is %v", err)
+	}
 }
 
 func testExecPipes(t *testing.T, c *Container) {

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 }
 
 // fakeRuntime is an OCI runtime whose containers are one sleep each, without
-// any isolation.
+// any isolation, and ends with an exec.
 const fakeRuntime = `#!/bin/sh
 case $1 in --version) echo fake version 1; exit;; features) exit 1;; esac
 root=$2; shift 6
@@ -42,6 +42,12 @@ create)
 delete)
 	kill -9 "$(cat "$root/$3/pid")" 2>/dev/null
 	rm -rf "${root:?}/$3";;
+exec)
+	# The container ends meanwhile.
+	eval "pid=\$(cat \"$root/\${$#}/pid\")"
+	kill -9 "$pid"
+	while kill -0 "$pid" 2>/dev/null; do :; done
+	exit 1;;
 esac
 `
 

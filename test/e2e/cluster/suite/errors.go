@@ -16,6 +16,8 @@ var runtimeError = regexp.MustCompile(`(?i)^E\d{4} .*(runtime service|image serv
 var expected = []string{
 	// A container is gone between kubelet's list and its look.
 	`code = NotFound`,
+	// A probe finds the container at its end.
+	`"ExecSync cmd from runtime service failed".*(is exited, not running|ended meanwhile)`,
 	// kubelet has taken its question back.
 	`code = Canceled desc = context canceled`,
 	// kubelet has not looked at the runtime yet when it starts.
