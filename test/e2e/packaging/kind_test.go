@@ -1,6 +1,8 @@
 package packaging
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"io"
@@ -24,6 +26,7 @@ import (
 	"github.com/cri-node/cri-node/test/e2e/invariant"
 	"github.com/cri-node/cri-node/test/e2e/kubelet"
 	"github.com/cri-node/cri-node/test/e2e/node"
+	"github.com/cri-node/cri-node/test/e2e/pace"
 )
 
 type daemon = node.Node
@@ -77,6 +80,9 @@ func (k *kindNode) Command(name string, args ...string) kindexec.Cmd {
 func (k *kindNode) CommandContext(ctx context.Context, name string, args ...string) kindexec.Cmd {
 	*k.ran = append(*k.ran, strings.Join(append([]string{name}, args...), " "))
 	for _, dir := range filepath.SplitList(k.path) {
+		if filepath.IsAbs(name) {
+			break
+		}
 		if path := filepath.Join(dir, name); exec.Command(path).Err == nil {
 			name = path
 			break
@@ -201,7 +207,9 @@ func TestKindRuns(t *testing.T) {
 	c, err := k.Runtime.CreateContainer(ctx, sandbox, kubelet.Container{Name: "main", Image: name}.Config(pod), pod)
 	must(t, err)
 	must(t, k.Runtime.StartContainer(ctx, c))
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(pace.Limit(30 * time.Second)); ; <-ticker.C {
 		r, err := k.Runtime.ContainerStatus(ctx, c, false)
 		must(t, err)
 		if s := r.GetStatus(); s.GetState() == runtimeapi.ContainerState_CONTAINER_EXITED {
@@ -251,4 +259,33 @@ func TestKindCommands(t *testing.T) {
 			t.Errorf("%s: %v: %q", line, err, out)
 		}
 	}
+}
+
+// TestLoadImages is a folder as air-gapped nodes have it.
+func TestLoadImages(t *testing.T) {
+	k := onKind(t)
+	dir := t.TempDir()
+	one, two := app(t, "folder one", ""), app(t, "folder two", "")
+	write := func(name string, b []byte) { must(t, os.WriteFile(filepath.Join(dir, name), b, 0o600)) }
+	var zipped bytes.Buffer
+	w := gzip.NewWriter(&zipped)
+	_, err := w.Write(dockerSave(t, two, "registry.k8s.io/folder-two:1"))
+	must(t, errors.Join(err, w.Close()))
+	load := func(dir string) error {
+		return k.Command(filepath.Join(folder(t), "load-images.sh"), dir).Run()
+	}
+	must(t, load(filepath.Join(dir, "missing")))
+	write("two.tar.gz", zipped.Bytes())
+	write("one.tar", dockerSave(t, one, "registry.k8s.io/folder-one:1"))
+	write("k3s-images.txt", []byte("registry.k8s.io/folder-three:1\n"))
+	must(t, load(dir))
+	k.visible(one, "registry.k8s.io/folder-one:1")
+	k.visible(two, "registry.k8s.io/folder-two:1")
+	// One that is broken does not keep the others.
+	must(t, k.Images.RemoveImage(t.Context(), &runtimeapi.ImageSpec{Image: id(t, two)}))
+	write("broken.tar", []byte("no tar"))
+	if err := load(dir); err == nil {
+		t.Error("a broken archive was not told of")
+	}
+	k.visible(two, "registry.k8s.io/folder-two:1")
 }
