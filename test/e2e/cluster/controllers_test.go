@@ -34,7 +34,7 @@ func TestJob(t *testing.T) {
 	_, err := jobs.Create(t.Context(), job, metav1.CreateOptions{})
 	must(t, err)
 	suite.Await(t, suite.Limit, "job is complete", func(ctx context.Context) (bool, error) {
-		now, err := jobs.Get(t.Context(), "job", metav1.GetOptions{})
+		now, err := jobs.Get(ctx, "job", metav1.GetOptions{})
 		if err != nil {
 			return false, err
 		}
@@ -58,7 +58,7 @@ func TestCronJob(t *testing.T) {
 	}, metav1.CreateOptions{})
 	must(t, err)
 	suite.Await(t, suite.Limit, "a job of the cron job succeeds", func(ctx context.Context) (bool, error) {
-		jobs, err := shared.Client.BatchV1().Jobs(ns).List(t.Context(), metav1.ListOptions{})
+		jobs, err := shared.Client.BatchV1().Jobs(ns).List(ctx, metav1.ListOptions{})
 		if err != nil || len(jobs.Items) == 0 {
 			return false, err
 		}
@@ -94,7 +94,7 @@ func TestDeploymentRollout(t *testing.T) {
 	must(t, err)
 	await := func(what string) {
 		suite.Await(t, suite.Limit, what, func(ctx context.Context) (bool, error) {
-			if d, err = deployments.Get(t.Context(), "web", metav1.GetOptions{}); err != nil {
+			if d, err = deployments.Get(ctx, "web", metav1.GetOptions{}); err != nil {
 				return false, err
 			}
 			if d.Status.ObservedGeneration >= d.Generation && d.Status.AvailableReplicas > 0 && d.Status.AvailableReplicas < 2 && what == "second rollout" {
@@ -138,7 +138,7 @@ func TestDaemonSet(t *testing.T) {
 	}, metav1.CreateOptions{})
 	must(t, err)
 	suite.Await(t, suite.Limit, "the set is on each node", func(ctx context.Context) (bool, error) {
-		now, err := sets.Get(t.Context(), "each", metav1.GetOptions{})
+		now, err := sets.Get(ctx, "each", metav1.GetOptions{})
 		return err == nil && now.Status.DesiredNumberScheduled > 0 && now.Status.NumberReady == now.Status.DesiredNumberScheduled, err
 	})
 }
@@ -157,7 +157,7 @@ func TestStatefulSet(t *testing.T) {
 	}, metav1.CreateOptions{})
 	must(t, err)
 	suite.Await(t, suite.Limit, "both pods are ready", func(ctx context.Context) (bool, error) {
-		now, err := sets.Get(t.Context(), "ordinal", metav1.GetOptions{})
+		now, err := sets.Get(ctx, "ordinal", metav1.GetOptions{})
 		return err == nil && now.Status.ReadyReplicas == replicas, err
 	})
 	if got := logsOf(t, ns, "ordinal-1", "c"); got != "ordinal-1\n" {
