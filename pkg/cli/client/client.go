@@ -136,6 +136,9 @@ func (f *Flags) Explain(err error) error {
 	if s.Code() == codes.Unavailable && strings.Contains(s.Message(), "connection error") {
 		return f.unreachable(s.Message())
 	}
+	if s.Code() == codes.Unavailable && strings.Contains(s.Message(), "error reading from server") {
+		return fmt.Errorf("the connection to the cri-node daemon at %s has broken: it ended or was restarted; containers go on without it", f.address())
+	}
 	if s.Code() == codes.Unimplemented || strings.Contains(s.Message(), "code = Unimplemented") {
 		return fmt.Errorf("the daemon at %s does not know this call: it is of another version (%s)", f.address(), plain(s.Message()))
 	}

@@ -19,6 +19,7 @@ func TestExplain(t *testing.T) {
 		"plain":                    errors.New("plain"),
 		"cannot connect to the cri-node daemon at /x.sock. Is it running? (`cri-node serve` starts it)":                                                    status.Error(codes.Unavailable, "connection error: desc = \"transport: Error while dialing: dial unix /x.sock: connect: connection refused\""),
 		"no permission to talk to the cri-node daemon at /x.sock: its socket is for root, and the group that server.socket_gid names in its configuration": status.Error(codes.Unavailable, "connection error: desc = \"dial unix /x.sock: connect: permission denied\""),
+		"the connection to the cri-node daemon at /x.sock has broken: it ended or was restarted; containers go on without it":                              status.Error(codes.Unavailable, "error reading from server: EOF"),
 		"cannot talk to the cri-node daemon at /x.sock: broken":                                                                                            status.Error(codes.Unavailable, "connection error: desc = broken"),
 		"the daemon at /x.sock does not know this call: it is of another version (no such method)":                                                         status.Error(codes.Unknown, "rpc error: code = Unimplemented desc = no such method"),
 	} {

@@ -53,7 +53,8 @@ type Session struct {
 func (s *Session) Run(ctx context.Context, conn Conn) (exit *nodev1.Exit, err error) {
 	s.conn = conn
 	in, isFile := s.Streams.In.(*os.File)
-	if s.TTY && s.Stdin && isFile && Is(in) {
+	raw := s.TTY && s.Stdin && isFile && Is(in)
+	if raw {
 		restore, rawErr := MakeRaw(in)
 		if rawErr != nil {
 			return nil, rawErr
@@ -67,7 +68,7 @@ func (s *Session) Run(ctx context.Context, conn Conn) (exit *nodev1.Exit, err er
 	if s.Stdin {
 		// This goroutine may outlive the session: nothing ends a read of a
 		// terminal. The process ends with the session's command.
-		go s.sendInput(cancel)
+		go s.sendInput(cancel, raw)
 	}
 	received := make(chan outcome, 1)
 	go func() {
@@ -78,7 +79,7 @@ func (s *Session) Run(ctx context.Context, conn Conn) (exit *nodev1.Exit, err er
 	case o := <-received:
 		return o.exit, o.err
 	case <-ctx.Done():
-		if cause := context.Cause(ctx); errors.Is(cause, ErrDetached) || errors.Is(cause, ErrForced) {
+		if cause := context.Cause(ctx); errors.Is(cause, ErrDetached) || errors.Is(cause, ErrForced) || errors.Is(cause, ErrHangup) {
 			return nil, cause
 		}
 		o := <-received // the stream ends with the caller's context
@@ -101,8 +102,9 @@ func (s *Session) send(m Message) error {
 // inputSize is how much of stdin goes into one message.
 const inputSize = 32 << 10
 
-// sendInput passes stdin on, and its end.
-func (s *Session) sendInput(cancel context.CancelCauseFunc) {
+// sendInput passes stdin on, and its end. In raw mode no key is the end of the
+// input: the terminal is gone then.
+func (s *Session) sendInput(cancel context.CancelCauseFunc, raw bool) {
 	in := s.Streams.In
 	if s.TTY {
 		in = NewDetacher(in, s.DetachKeys)
@@ -121,6 +123,9 @@ func (s *Session) sendInput(cancel context.CancelCauseFunc) {
 		}
 		if err != nil {
 			_ = s.send(Message{StdinClosed: true}) // Recv has the reason of a failure
+			if raw {
+				cancel(ErrHangup)
+			}
 			return
 		}
 	}
@@ -155,6 +160,9 @@ func (s *Session) receive() (*nodev1.Exit, error) {
 // ErrForced is the end of a session whose person has had enough: the process of
 // the container takes no notice of signals.
 var ErrForced = errors.New("forcefully exiting after SIGTERM or SIGINT: the container may go on")
+
+// ErrHangup is the end of a session whose terminal is gone: its window was closed.
+var ErrHangup = errors.New("the terminal is gone: the container may go on")
 
 // patience is how many of them are passed on, less one.
 const patience = 3

@@ -8,7 +8,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
@@ -112,5 +114,29 @@ func TestSessionSignals(t *testing.T) {
 	exit, err := s.Run(t.Context(), c)
 	if err != nil || exit.GetCode() != 143 || len(c.signals) == 0 || c.signals[0] != "SIGUSR2" {
 		t.Errorf("%v, %v, %v", exit, err, c.signals)
+	}
+}
+
+// TestSessionHangup: a closed window does not leave a command behind that waits
+// for a container for ever.
+func TestSessionHangup(t *testing.T) {
+	master, slave, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slave.Close()
+	c := newFake(t)
+	s := &Session{Streams: Streams{In: slave, Out: io.Discard, Err: io.Discard}, Stdin: true, TTY: true}
+	s.OnReady = func() {
+		if err := master.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	c.answers <- &nodev1.StreamResponse{Ready: true}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	c.ctx = ctx
+	if _, err := s.Run(ctx, c); !errors.Is(err, ErrHangup) {
+		t.Errorf("%v", err)
 	}
 }
