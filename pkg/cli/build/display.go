@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/term"
-
+	"github.com/cri-node/cri-node/pkg/cli/terminal"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
@@ -22,22 +20,20 @@ type display interface {
 	end(err error)
 }
 
-// newDisplay makes the display of a mode: auto is tty on a terminal and plain
+// newDisplay makes the display of a mode: auto is tty on a terminal that can be drawn on, and plain
 // elsewhere.
 func newDisplay(mode string, w io.Writer) (display, error) {
-	f, isFile := w.(*os.File)
-	terminal := isFile && term.IsTerminal(int(f.Fd()))
 	switch mode {
 	case "auto", "":
-		if terminal {
-			return newScreen(f), nil
+		if terminal.Draws(w) {
+			return newScreen(w), nil
 		}
 		return newPlain(w), nil
 	case "tty":
-		if !terminal {
+		if !terminal.Is(w) {
 			return nil, fmt.Errorf("--progress tty: standard error is no terminal")
 		}
-		return newScreen(f), nil
+		return newScreen(w), nil
 	case "plain":
 		return newPlain(w), nil
 	case "quiet", "none":

@@ -3,19 +3,20 @@ package build
 import (
 	"bytes"
 	"fmt"
-	"os"
+	"io"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
-	"golang.org/x/term"
-
+	"github.com/cri-node/cri-node/pkg/cli/terminal"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
 // screen shows all steps on a terminal and keeps them up to date in place.
 type screen struct {
-	out *os.File
+	out     io.Writer
+	colours bool
 
 	mu     sync.Mutex
 	steps  []*screenStep
@@ -46,8 +47,8 @@ const (
 	drawEvery    = 100 * time.Millisecond
 )
 
-func newScreen(out *os.File) *screen {
-	s := &screen{out: out, byID: map[string]*screenStep{}, began: time.Now(), stop: make(chan struct{}), done: make(chan struct{})}
+func newScreen(out io.Writer) *screen {
+	s := &screen{out: out, colours: terminal.Colors(out), byID: map[string]*screenStep{}, began: time.Now(), stop: make(chan struct{}), done: make(chan struct{})}
 	go s.run()
 	return s
 }
@@ -77,7 +78,7 @@ func (s *screen) update(m *nodev1.BuildResponse) {
 	for _, n := range m.GetSteps() {
 		st := s.byID[n.GetId()]
 		if st == nil {
-			st = &screenStep{name: n.GetName(), parts: map[string]*nodev1.StepProgress{}}
+			st = &screenStep{name: printable(n.GetName()), parts: map[string]*nodev1.StepProgress{}}
 			s.byID[n.GetId()] = st
 			s.steps = append(s.steps, st)
 		}
@@ -123,7 +124,7 @@ func printable(s string) string {
 		if r == '\t' {
 			return ' '
 		}
-		if r < ' ' || r == 0x7f {
+		if !unicode.IsPrint(r) {
 			return -1
 		}
 		return r
@@ -132,9 +133,9 @@ func printable(s string) string {
 
 // draw replaces what it drew before.
 func (s *screen) draw() {
-	width, height, err := term.GetSize(int(s.out.Fd()))
-	if err != nil || width < 20 {
-		width, height = 80, 24
+	width, height := 80, 24
+	if w, h, ok := terminal.Size(s.out); ok && w > 0 && h > 1 {
+		width, height = int(w), int(h)
 	}
 	lines := s.render(width)
 	if limit := height - 1; len(lines) > limit && !s.ending {
@@ -151,7 +152,7 @@ func (s *screen) draw() {
 		b.WriteString("\n")
 	}
 	s.drawn = len(lines)
-	_, _ = s.out.WriteString(b.String()) // a terminal that has gone tells elsewhere
+	_, _ = io.WriteString(s.out, b.String()) // a terminal that has gone tells elsewhere
 }
 
 // render is all lines.
@@ -168,7 +169,7 @@ func (s *screen) render(width int) []string {
 	}
 	lines := []string{fit(fmt.Sprintf("[+] Building %.1fs (%d/%d)%s", time.Since(s.began).Seconds(), finished, len(s.steps), state), "", width)}
 	for _, st := range s.steps {
-		lines = append(lines, st.render(width)...)
+		lines = append(lines, st.render(width, s.colours)...)
 	}
 	return lines
 }
@@ -181,7 +182,7 @@ const (
 )
 
 // render is the lines of one step.
-func (st *screenStep) render(width int) []string {
+func (st *screenStep) render(width int, colours bool) []string {
 	name, colour := " => "+st.name, ""
 	end := time.Now().UnixNano()
 	shown := 0
@@ -199,7 +200,11 @@ func (st *screenStep) render(width int) []string {
 		end = st.ended
 	}
 	took := fmt.Sprintf("%.1fs", time.Duration(end-st.started).Seconds())
-	lines := []string{colour + fit(name, took, width) + reset}
+	line := fit(name, took, width)
+	if colours && colour != "" {
+		line = colour + line + reset
+	}
+	lines := []string{line}
 	if st.ended == 0 {
 		for _, part := range st.order {
 			g := st.parts[part]

@@ -81,7 +81,7 @@ func (l *logPrinter) print(ctx context.Context, containers []*nodev1.Container) 
 	for _, c := range containers {
 		width = max(width, len(c.GetName()))
 	}
-	colored := terminal.Is(l.out) && !l.colorless
+	colored := terminal.Colors(l.out) && !l.colorless
 	errs := make([]error, len(containers))
 	var group sync.WaitGroup
 	for i, c := range containers {

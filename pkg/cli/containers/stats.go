@@ -77,7 +77,7 @@ func (o *statsOptions) run(ctx context.Context, n *client.Node, w io.Writer, nam
 			return err
 		}
 		out := text.Bytes()
-		if width, height, ok := terminal.Size(w); ok && !o.once {
+		if width, height, ok := terminal.Size(w); ok && !o.once && terminal.Draws(w) {
 			out = screen(text.String(), int(width), int(height))
 		}
 		if _, err := w.Write(out); err != nil {

@@ -47,7 +47,7 @@ type layer struct {
 // New returns a Display on a stream, with bars if that is a terminal.
 func New(out io.Writer) *Display {
 	d := &Display{out: out, now: time.Now, byName: map[string]*layer{}}
-	if w, h, ok := terminal.Size(out); ok && w > 0 {
+	if w, h, ok := terminal.Size(out); ok && w > 0 && terminal.Draws(out) {
 		d.fancy, d.width, d.height = true, int(w), int(h)
 	}
 	return d

@@ -32,6 +32,16 @@ func Size(stream any) (width, height uint32, ok bool) {
 	return uint32(w.Col), uint32(w.Row), true
 }
 
+// Colors reports whether a stream is a terminal whose person wants colours: see
+// https://no-color.org.
+func Colors(stream any) bool { return Is(stream) && os.Getenv("NO_COLOR") == "" && !dumb() }
+
+// Draws reports whether a stream is a terminal on which lines can be drawn over.
+func Draws(stream any) bool { return Is(stream) && !dumb() }
+
+// dumb: the terminal knows no sequences, as in an editor.
+func dumb() bool { return os.Getenv("TERM") == "dumb" }
+
 // MakeRaw puts a terminal into raw mode: each key goes to the container as it is.
 // restore must be called.
 func MakeRaw(f *os.File) (restore func() error, err error) {
