@@ -101,7 +101,7 @@ func (c *command) runUp(cmd *cobra.Command, n *client.Node, names []string, o up
 	for name, count := range o.scale {
 		s, err := p.GetService(name)
 		if err != nil {
-			return fmt.Errorf("--scale: no such service: %s", name) //nolint:nilerr // that is what it says
+			return fmt.Errorf("--scale: no such service: %s", name)
 		}
 		s.SetScale(count)
 		p.Services[name] = s
