@@ -36,6 +36,7 @@
 //
 //	<root>/node/containers/<id>.json  what CRI has no field for (linux.SaveRecord)
 //	<root>/node/logs/<id>.log         its log, in CRI's form
+//	<root>/node/logs/<id>.log.<time>  what was rotated out of it (rotation.go)
 //	<root>/node/volumes/              see package volumes
 //	<root>/node/networks/<name>.json  one that somebody has made (linux.SaveRecord)
 //	<state>/node/health/<id>.json     what its last probes were
