@@ -30,6 +30,7 @@ const (
 	Etcd              = "etcd"
 	CoreDNS           = "coredns"
 	Agnhost           = "agnhost"
+	Kubeadm           = "kubeadm"
 )
 
 // packages are where the programs come from.
@@ -43,11 +44,12 @@ var packages = map[string]string{
 	Etcd:              "go.etcd.io/etcd/server/v3",
 	CoreDNS:           "github.com/coredns/coredns",
 	Agnhost:           "k8s.io/kubernetes/test/images/agnhost",
+	Kubeadm:           "k8s.io/kubernetes/cmd/kubeadm",
 }
 
 // All are the programs of a whole cluster.
 func All() []string {
-	return []string{Kubelet, APIServer, ControllerManager, Scheduler, Proxy, Kubectl, Etcd, CoreDNS, Agnhost}
+	return []string{Kubelet, APIServer, ControllerManager, Scheduler, Proxy, Kubectl, Etcd, CoreDNS, Agnhost, Kubeadm}
 }
 
 // Programs are built programs.
