@@ -11,10 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/cri-node/cri-node/test/e2e/cluster/suite"
+	"github.com/cri-node/cri-node/test/e2e/usage"
 )
 
 // heart is a pod that writes the time, in hundredths of a second since boot, each
@@ -60,8 +62,9 @@ func unchanged(t *testing.T, before, after *corev1.Pod) {
 	}
 }
 
-// churn makes pods that say their name and end, one after another, three at least
-// and until it is told to end; each must get there. It returns how many did.
+// churn makes pods that say their name, end and are deleted, one after another,
+// three at least and until it is told to end; each must get there. It returns how
+// many did.
 func churn(t *testing.T, ns, name string, end <-chan struct{}) (count int, err error) {
 	ctx := context.WithoutCancel(t.Context())
 	pods := shared.Client.CoreV1().Pods(ns)
@@ -88,6 +91,9 @@ func churn(t *testing.T, ns, name string, end <-chan struct{}) (count int, err e
 		}
 		if out, err := shared.Kubectl.Run(ctx, "logs", "-n", ns, p.Name); err == nil && out != p.Name+"\n" {
 			return count, fmt.Errorf("pod %s wrote %q", p.Name, out)
+		}
+		if err := pods.Delete(ctx, p.Name, metav1.DeleteOptions{}); err != nil {
+			return count, err
 		}
 		count++
 	}
@@ -234,5 +240,35 @@ func TestReboot(t *testing.T) {
 	}
 	if out := shared.Do(t, "logs", "-n", ns, "again", "--previous"); !strings.Contains(out, "up") {
 		t.Errorf("the log from before: %q", out)
+	}
+}
+
+// TestEverythingKilled: kubelet, cri-node, the monitor and every container die at
+// once. What is started again finds its way, and the end of the suite nothing left.
+func TestEverythingKilled(t *testing.T) {
+	shared.ExpectKubeletError("Unavailable|connection refused|connection error|EOF|error reading from server")
+	ns := shared.Namespace(t)
+	for i := range 5 {
+		p := pod(fmt.Sprintf("again-%d", i), shell("one", idle), shell("two", idle))
+		p.Spec.RestartPolicy = corev1.RestartPolicyAlways
+		shared.Create(t, ns, withShared(p))
+	}
+	for i := range 5 {
+		shared.AwaitReady(t, ns, fmt.Sprintf("again-%d", i))
+	}
+	must(t, errors.Join(shared.Worker.KillKubelet(), shared.Worker.Node.Kill(), shared.Worker.Node.KillMonitor()))
+	containers, err := usage.InCgroup(shared.Worker.Cgroup())
+	must(t, err)
+	for _, c := range containers {
+		if err := unix.Kill(c.PID, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			t.Fatal(err)
+		}
+	}
+	must(t, shared.Worker.Node.Restart(t.Context()))
+	must(t, shared.Worker.StartKubelet(t.Context()))
+	for i := range 5 {
+		shared.AwaitPod(t, ns, fmt.Sprintf("again-%d", i), "restarted and ready", func(p *corev1.Pod) bool {
+			return suite.Ready(p) && suite.Status(p, "one").RestartCount > 0 && suite.Status(p, "two").RestartCount > 0
+		})
 	}
 }
