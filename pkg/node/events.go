@@ -38,10 +38,7 @@ func moment(nanoseconds int64) time.Time {
 // tell reports what was done to a container by a request.
 func (s *Server) tell(t target, action string, attributes map[string]string) {
 	st := t.c.Status()
-	all := maps.Clone(st.Labels)
-	if all == nil {
-		all = map[string]string{}
-	}
+	all := shown(st.Labels)
 	maps.Copy(all, attributes)
 	all["image"] = s.imageName(t)
 	s.Report("container", action, st.ID, s.title(t), all)
@@ -51,10 +48,7 @@ func (s *Server) tell(t target, action string, attributes map[string]string) {
 func (s *Server) containerEvent(e *entry, change runtime.Change) {
 	st := change.Status
 	report := func(action string, attributes map[string]string) {
-		all := maps.Clone(st.Labels)
-		if all == nil {
-			all = map[string]string{}
-		}
+		all := shown(st.Labels)
 		maps.Copy(all, attributes)
 		name := st.Name
 		if e != nil {

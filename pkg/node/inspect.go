@@ -121,7 +121,7 @@ func (s *Server) inspectConfig(t target, st *runtime.Status, config *runtimeapi.
 	out := configInspection{
 		Hostname: pod.GetHostname(), Tty: config.GetTty(), OpenStdin: config.GetStdin(), StdinOnce: config.GetStdinOnce(),
 		AttachStdin: config.GetStdin(), AttachStdout: true, AttachStderr: true,
-		Image: m.GetImage(), WorkingDir: config.GetWorkingDir(), Labels: st.Labels, StopSignal: st.StopSignal,
+		Image: m.GetImage(), WorkingDir: config.GetWorkingDir(), Labels: shown(st.Labels), StopSignal: st.StopSignal,
 		Env: []string{}, Cmd: config.GetArgs(), Entrypoint: config.GetCommand(),
 		ExposedPorts: map[string]struct{}{}, Volumes: map[string]struct{}{},
 	}

@@ -38,7 +38,7 @@ func (s *Server) describe(t target, size bool) *nodev1.Container {
 		Id: st.ID, Name: st.Name, PodId: st.Group, Kubernetes: t.e == nil,
 		ImageId: st.ImageID, CreatedAt: nanoseconds(st.CreatedAt), StartedAt: nanoseconds(st.StartedAt), FinishedAt: nanoseconds(st.FinishedAt),
 		State: t.e.state(st), ExitCode: int32(st.ExitCode), Reason: st.Reason, Message: st.Message,
-		Labels: st.Labels, LogPath: st.LogPath, Tty: st.TTY, Handler: st.Handler,
+		Labels: shown(st.Labels), LogPath: st.LogPath, Tty: st.TTY, Handler: st.Handler,
 	}
 	if st.State == runtime.Running {
 		m.Pid = int64(st.Process.PID)

@@ -98,6 +98,14 @@ func (p *plan) nameIt(name string) {
 	p.pod.LogDirectory = ""
 }
 
+// shown are labels without the one that owned adds, which is not for people.
+func shown(labels map[string]string) map[string]string {
+	all := map[string]string{}
+	maps.Copy(all, labels)
+	delete(all, OwnerLabel)
+	return all
+}
+
 // owned adds the label that says whose a pod or container is.
 func owned(labels map[string]string) map[string]string {
 	labels = maps.Clone(labels)

@@ -54,6 +54,8 @@ func dockerLines() []dockerLine {
 		{line: "exec web no-such-command", err: "no-such-command", code: 127},
 		{line: "exec -i -w /tmp -e B=2 web sh -c 'cat; pwd; echo $B'", stdin: "in\n", out: "in\n/tmp\n2\n"},
 		{line: "inspect -f '{{.State.Running}} {{.Name}} {{json .Config.Cmd}}' web", out: "true /web [\"sleep\",\"1000\"]\n"},
+		{line: "inspect -f '{{json .Config.Labels}}' web", out: "{\"tier\":\"front\"}\n"},
+		{line: "ps --filter name=web --format {{.Labels}}", out: "tier=front\n"},
 		{line: "rm web", err: "web", code: 1},
 		{line: "pause web", out: "web\n"},
 		{line: "unpause web", out: "web\n"},
