@@ -39,8 +39,9 @@ const maxID = 128
 func validID(id string) bool { return len(id) <= maxID && idPattern.MatchString(id) }
 
 // hostnamePattern is what gethostname(2) may safely return to programs that
-// put it into files and command lines.
-var hostnamePattern = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`)
+// put it into files and command lines. A full name may end with the root's dot, as
+// kubelet's setHostnameAsFQDN makes it where the cluster has no domain.
+var hostnamePattern = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?$`)
 
 // validate refuses what cannot be built, before anything is.
 func validate(id string, p Params) error {

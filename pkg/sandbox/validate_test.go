@@ -15,6 +15,20 @@ import (
 // separators are bytes and characters that end a line or a word for somebody.
 var separators = []string{"\n", "\r", "\x00", "\t", " ", "\v", "\x1b", "\u0085", "\u2028", "\u2029", "\u202e", "\xff"}
 
+func TestHostnames(t *testing.T) {
+	for name, fine := range map[string]bool{
+		"": true, "a": true, "web-0": true, "a_b": true, "web-0.shop.svc.cluster.local": true,
+		// setHostnameAsFQDN in a cluster without a domain
+		"web-0.sub.shop.svc.": true,
+		".": false, "a..": false, "-a": false, "a-": false, ".a": false, "a b": false, "a\n": false, "a.\n": false,
+		strings.Repeat("a", 64): true, strings.Repeat("a", 64) + ".": false,
+	} {
+		if err := validateHostname(name); (err == nil) != fine || err != nil && !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
 func TestHostileRequestsHaveNoEffect(t *testing.T) {
 	n := newNode(t)
 	m := n.start(t)

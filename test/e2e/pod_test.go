@@ -179,13 +179,13 @@ func TestPodSparse(t *testing.T) {
 func TestPodFiles(t *testing.T) {
 	eachHandler(t, func(e *env, handler string) {
 		p := e.runPod(handler, func(c *runtimeapi.PodSandboxConfig) {
-			c.Hostname = "my-host"
+			c.Hostname = "my-host.sub.e2e.svc." // setHostnameAsFQDN in a cluster without a domain
 			c.DnsConfig = &runtimeapi.DNSConfig{Servers: []string{"10.0.0.53", "fd00::53"}, Searches: []string{"a.test", "b.test"}, Options: []string{"ndots:3", "edns0"}}
 			c.Linux.Sysctls = map[string]string{"kernel.shm_rmid_forced": "1", "net/ipv4/tcp_keepalive_time": "77", "fs.mqueue.msg_max": "100"}
 		})
 		c := e.start(p, "c", []string{"sleep", "1000"})
-		equal(e, "hostname", e.exec(c.id, "hostname"), "my-host\n")
-		equal(e, "/etc/hostname", e.exec(c.id, "cat", "/etc/hostname"), "my-host\n")
+		equal(e, "hostname", e.exec(c.id, "hostname"), "my-host.sub.e2e.svc.\n")
+		equal(e, "/etc/hostname", e.exec(c.id, "cat", "/etc/hostname"), "my-host.sub.e2e.svc.\n")
 		contains(e, "/etc/hosts", e.exec(c.id, "cat", "/etc/hosts"), "127.0.0.1", "localhost")
 		contains(e, "/etc/resolv.conf", e.exec(c.id, "cat", "/etc/resolv.conf"),
 			"nameserver 10.0.0.53\n", "nameserver fd00::53\n", "search a.test b.test\n", "options ndots:3 edns0\n")
