@@ -168,6 +168,11 @@ test-cluster: deps build $(BIN)/tools/golangci-lint-$(GOLANGCI_VERSION) ## Run t
 	$(BIN)/tools/golangci-lint-$(GOLANGCI_VERSION) run ./...
 	$(TEST) -v -p 1 -timeout $(CLUSTER_TIMEOUT) $(if $(CLUSTER_RUN),-run "$(CLUSTER_RUN)") ./...
 
+.PHONY: test-conformance
+test-conformance: deps build ## Run Kubernetes' own specs of a node, which takes hours (CONFORMANCE_ARGS="-focus=regular expression", docs/conformance.md).
+	@cd test/e2e/cluster
+	CRI_NODE_CONFORMANCE=1 $(TEST) -vet=off -v -timeout 8h ./conformance -args $(CONFORMANCE_ARGS)
+
 .PHONY: critest
 critest: deps build ## Run the validation suite: CRITEST=path (CRITEST_HANDLER=crun, CRITEST_PARALLEL=4, CRITEST_WEBSOCKET=1, CRITEST_ARGS=, REGISTRY=127.0.0.1:5000).
 	@$(GO) run ./test/critest -critest "$(CRITEST)" -handler "$(CRITEST_HANDLER)" -registry "$(REGISTRY)" -out $(BIN)/critest -tools $(BIN)/tools -ginkgo $(GINKGO_VERSION) \

@@ -20,7 +20,7 @@ func TestHostnames(t *testing.T) {
 		"": true, "a": true, "web-0": true, "a_b": true, "web-0.shop.svc.cluster.local": true,
 		// setHostnameAsFQDN in a cluster without a domain
 		"web-0.sub.shop.svc.": true,
-		".": false, "a..": false, "-a": false, "a-": false, ".a": false, "a b": false, "a\n": false, "a.\n": false,
+		".":                   false, "a..": false, "-a": false, "a-": false, ".a": false, "a b": false, "a\n": false, "a.\n": false,
 		strings.Repeat("a", 64): true, strings.Repeat("a", 64) + ".": false,
 	} {
 		if err := validateHostname(name); (err == nil) != fine || err != nil && !errdefs.IsInvalidArgument(err) {

@@ -104,7 +104,7 @@ func (s Summary) Markdown() string {
 		}
 		fmt.Fprintf(&b, "\n%s:\n\n", title)
 		for _, one := range specs {
-			fmt.Fprintf(&b, "- %s: %s: %s\n", one.Group(), one.Name(), reason(one))
+			fmt.Fprintf(&b, "- %s: %s: %s\n", one.Group(), one.Name(), Reason(one))
 		}
 	}
 	list("Failed", s.Failed)
@@ -112,8 +112,8 @@ func (s Summary) Markdown() string {
 	return b.String()
 }
 
-// reason is why a spec did not pass, in one line.
-func reason(s Spec) string {
+// Reason is why a spec did not pass, in one line.
+func Reason(s Spec) string {
 	text := strings.Join(strings.Fields(s.Failure.Message), " ")
 	const most = 300
 	if runes := []rune(text); len(runes) > most {

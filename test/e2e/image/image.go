@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 )
 
 // Spec describes an image.
@@ -97,9 +98,14 @@ func Busybox() ([]File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read busybox: %w", err)
 	}
-	applets, err := exec.Command(path, "--list").Output()
+	return BusyboxOf(binary)
+}
+
+// BusyboxOf is the same around another static busybox.
+func BusyboxOf(binary []byte) ([]File, error) {
+	applets, err := listApplets(binary)
 	if err != nil {
-		return nil, fmt.Errorf("list applets of %q: %w", path, err)
+		return nil, err
 	}
 	files := []File{
 		Dir("bin"), Dir("etc"), Dir("root"), Dir("home"), Dir("proc"), Dir("sys"), Dir("dev"), Dir("var"), Dir("var/run"),
@@ -115,6 +121,26 @@ func Busybox() ([]File, error) {
 		}
 	}
 	return files, nil
+}
+
+// listApplets asks a busybox, from memory, for the commands it can be.
+func listApplets(binary []byte) ([]byte, error) {
+	fd, err := unix.MemfdCreate("busybox", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make file for busybox: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "busybox")
+	defer f.Close()
+	if _, err := f.Write(binary); err != nil {
+		return nil, fmt.Errorf("write busybox: %w", err)
+	}
+	cmd := exec.Command(fmt.Sprintf("/proc/self/fd/%d", fd), "--list")
+	cmd.Args[0] = "busybox"
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("list applets of busybox: %w", err)
+	}
+	return out, nil
 }
 
 // checkStatic refuses a binary that needs a loader: it would not start in an

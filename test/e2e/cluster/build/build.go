@@ -33,6 +33,20 @@ const (
 	Kubeadm           = "kubeadm"
 )
 
+// What the suites of Kubernetes take beside a cluster: themselves, what runs them,
+// and the programs in the images of their specs.
+const (
+	E2E             = "e2e.test"
+	E2ENode         = "e2e_node.test"
+	Ginkgo          = "ginkgo"
+	Pause           = "pause"
+	NoNewPrivs      = "nonewprivs"
+	Regression74839 = "regression-issue-74839"
+	Consumer        = "resource-consumer"
+	ConsumeCPU      = "consume-cpu"
+	DevicePlugin    = "sample-device-plugin"
+)
+
 // packages are where the programs come from.
 var packages = map[string]string{
 	Kubelet:           "k8s.io/kubernetes/cmd/kubelet",
@@ -45,11 +59,25 @@ var packages = map[string]string{
 	CoreDNS:           "github.com/coredns/coredns",
 	Agnhost:           "k8s.io/kubernetes/test/images/agnhost",
 	Kubeadm:           "k8s.io/kubernetes/cmd/kubeadm",
+	E2E:               "k8s.io/kubernetes/test/e2e",
+	E2ENode:           "k8s.io/kubernetes/test/e2e_node",
+	Ginkgo:            "github.com/onsi/ginkgo/v2/ginkgo",
+	Pause:             "./pause",
+	NoNewPrivs:        "k8s.io/kubernetes/test/images/nonewprivs",
+	Regression74839:   "k8s.io/kubernetes/test/images/regression-issue-74839",
+	Consumer:          "k8s.io/kubernetes/test/images/resource-consumer",
+	ConsumeCPU:        "k8s.io/kubernetes/test/images/resource-consumer/consume-cpu",
+	DevicePlugin:      "k8s.io/kubernetes/test/images/sample-device-plugin",
 }
 
 // All are the programs of a whole cluster.
 func All() []string {
 	return []string{Kubelet, APIServer, ControllerManager, Scheduler, Proxy, Kubectl, Etcd, CoreDNS, Agnhost, Kubeadm}
+}
+
+// Suites are the suites of Kubernetes, with all that is named beside them.
+func Suites() []string {
+	return []string{E2E, E2ENode, Ginkgo, Pause, NoNewPrivs, Regression74839, Consumer, ConsumeCPU, DevicePlugin}
 }
 
 // Programs are built programs.
@@ -120,7 +148,12 @@ func (p Programs) build(ctx context.Context, module, name string, flags []string
 		return err
 	}
 	fmt.Printf("building %s, which takes minutes the first time\n", name)
-	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", p.Path(name)}, append(flags, packages[name])...)...)
+	verb := []string{"build", "-o", p.Path(name)}
+	if strings.HasSuffix(name, ".test") {
+		// Vet would look at all that it imports, too.
+		verb = []string{"test", "-c", "-vet=off", "-o", p.Path(name)}
+	}
+	cmd := exec.CommandContext(ctx, "go", append(verb, append(flags, packages[name])...)...)
 	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -132,7 +165,7 @@ func (p Programs) build(ctx context.Context, module, name string, flags []string
 // flags are those that go build needs for a program.
 func (p Programs) flags(name string) []string {
 	link := "-s -w"
-	if strings.HasPrefix(packages[name], "k8s.io/kubernetes/cmd/") {
+	if strings.HasPrefix(packages[name], "k8s.io/kubernetes/") {
 		parts := strings.Split(strings.TrimPrefix(p.Version, "v"), ".")
 		for _, where := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
 			link += fmt.Sprintf(" -X %s.gitVersion=%s -X %s.gitMajor=%s -X %s.gitMinor=%s",

@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,6 +49,10 @@ type Options struct {
 	// Alone leaves out the control plane as well: kubelet runs static pods only,
 	// and of the programs it alone is built. Plane, Client and Kubectl are nothing.
 	Alone bool
+	// Registry is where the registry is, 127.0.0.1:5000 when empty.
+	Registry string
+	// Prepare builds what else the tests take, before and outside of the cage.
+	Prepare func(context.Context) error
 }
 
 // Cluster is the shared cluster.
@@ -116,7 +121,11 @@ func outside(o Options) (code int, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return 1, err
 	}
-	p, err := prepare(context.Background(), filepath.Join(dir, "bin"), o)
+	ctx := context.Background()
+	p, err := prepare(ctx, filepath.Join(dir, "bin"), o)
+	if err == nil && o.Prepare != nil {
+		err = o.Prepare(ctx)
+	}
 	if err != nil {
 		if !keep {
 			err = errors.Join(err, os.RemoveAll(dir))
@@ -180,7 +189,7 @@ func (c *Cluster) inside(m *testing.M, dir string, o Options) (int, error) {
 
 // start starts what does not run yet.
 func (c *Cluster) start(ctx context.Context) (err error) {
-	if c.Registry, err = registry.StartAt(registryAddress); err != nil {
+	if c.Registry, err = registry.StartAt(cmp.Or(c.options.Registry, registryAddress)); err != nil {
 		return err
 	}
 	pushed := make(chan error, 1)

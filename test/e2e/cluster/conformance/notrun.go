@@ -1,0 +1,45 @@
+package conformance
+
+import (
+	"os"
+	"regexp"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Reason says why some specs are not run.
+type Reason struct {
+	// Specs is a regular expression.
+	Specs string
+	Why   string
+	// Where says on which machines it is so; nil is everywhere.
+	Where func() bool
+}
+
+func (r Reason) applies() bool { return r.Where == nil || r.Where() }
+
+// NotRun are the specs of both suites that are left out.
+var NotRun = []Reason{
+	{`Conformance Tests should have at least two untainted nodes`, "There is one.", nil},
+	{`Aggregator Should be able to support the 1.17 Sample API Server`, "The image sample-apiserver is of another repository.", nil},
+	{`Kubelet Cgroup Manager`, "They look for kubelet's cgroups at the root of the tree, which is the machine's.", nil},
+	{`ContainerMetrics .*/metrics/cadvisor`, "kubelet counts only the containers of containerd and CRI-O by itself; it asks others with PodAndContainerStatsFromCRI.", nil},
+	{`Summary API when querying /stats/summary should report resource usage`, "It wants the pressure of each cgroup and system containers, which kubelet has with cgroup v2 and systemd.", nil},
+	{`Resiz(e|ing).*[Gg]uaranteed`, "They want the score -997, which takes the capability SYS_RESOURCE.", withoutSysResource},
+}
+
+// withoutSysResource reports a machine on which nobody may lower the score by which
+// the kernel picks whom to kill.
+func withoutSysResource() bool {
+	data, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return false
+	}
+	found := regexp.MustCompile(`CapEff:\s*([0-9a-f]+)`).FindSubmatch(data)
+	if found == nil {
+		return false
+	}
+	caps, err := strconv.ParseUint(string(found[1]), 16, 64)
+	return err == nil && caps&(1<<unix.CAP_SYS_RESOURCE) == 0
+}
