@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -20,6 +21,9 @@ const (
 	exitNotExecutable = 126
 	exitNotFound      = 127
 )
+
+// maxTold is how many characters of a command events tell, which are kept.
+const maxTold = 256
 
 // Exec runs a command in a container.
 func (s *containers) Exec(stream grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.StreamResponse]) error {
@@ -45,13 +49,14 @@ func (s *containers) Exec(stream grpc.BidiStreamingServer[nodev1.ExecRequest, no
 	if err != nil {
 		return err
 	}
-	s.tell(t, "exec_start: "+strings.Join(open.GetCommand(), " "), nil)
+	s.tell(t, fmt.Sprintf("exec_start: %.*s", maxTold, strings.Join(open.GetCommand(), " ")), nil)
 	c := newClient(open.GetSize(), func() (input, error) { return stream.Recv() }, stream.Send)
 	if open.GetDetach() {
 		return s.execDetached(stream.Context(), t, c, process)
 	}
 	ctx, cancel := s.bound(stream.Context())
 	defer cancel()
+	c.goesOn = true
 	wants := runtime.Streams{TTY: open.GetTty(), Stdout: someStream{}}
 	if open.GetStdin() {
 		wants.Stdin = someStream{}
@@ -60,46 +65,77 @@ func (s *containers) Exec(stream grpc.BidiStreamingServer[nodev1.ExecRequest, no
 		wants.Stderr = someStream{}
 	}
 	streams, ctx, done := c.connect(ctx, wants)
-	defer done()
+	defer c.leave()
 	if err := c.say(&nodev1.StreamResponse{Ready: true}); err != nil {
+		done()
 		return err
 	}
-	code, err := t.c.Exec(ctx, process, streams)
-	exit := &nodev1.Exit{Code: int32(code)}
-	if err != nil {
-		if exit = notStarted(err); exit == nil {
+	ended := s.execute(t, process, streams, done)
+	<-ctx.Done() // with the process, or when the client goes
+	select {
+	case e := <-ended:
+		exit, err := e.exit()
+		if err != nil {
 			return err
 		}
+		return c.say(&nodev1.StreamResponse{Exit: exit})
+	default:
+		return context.Cause(ctx)
 	}
-	s.tell(t, "exec_die", map[string]string{"exitCode": exitText(exit)})
-	return c.say(&nodev1.StreamResponse{Exit: exit})
+}
+
+// execEnd is how an exec ended.
+type execEnd struct {
+	code int
+	err  error
+}
+
+// exit is what a client is told, which of a command that could not be executed
+// is no error.
+func (e execEnd) exit() (*nodev1.Exit, error) {
+	if e.err == nil {
+		return &nodev1.Exit{Code: int32(e.code)}, nil
+	}
+	if exit := notStarted(e.err); exit != nil {
+		return exit, nil
+	}
+	return nil, e.err
+}
+
+// execute runs a command in the time of the server: it goes on when its client
+// has gone, as docker's does. done is called when it has ended.
+func (s *Server) execute(t target, process *specs.Process, streams runtime.Streams, done func()) <-chan execEnd {
+	ended := make(chan execEnd, 1)
+	s.later(t.c.ID(), func(ctx context.Context) error {
+		defer done()
+		code, err := t.c.Exec(ctx, process, streams)
+		e := execEnd{code, err}
+		ended <- e
+		if exit, err := e.exit(); err == nil {
+			s.tell(t, "exec_die", map[string]string{"exitCode": strconv.Itoa(int(exit.GetCode()))})
+		}
+		return nil // the client is told
+	})
+	return ended
 }
 
 // execDetached runs a command that nobody is connected to. It ends with its
-// container, or with the daemon.
+// container; one that has a terminal ends with the daemon, who has the other end
+// of that.
 func (s *Server) execDetached(ctx context.Context, t target, c *client, process *specs.Process) error {
-	tty := process.Terminal
-	ended := make(chan error, 1)
 	started := make(chan struct{})
-	s.later(t.c.ID(), func(ctx context.Context) error { //nolint:contextcheck // it outlives the call
-		streams := runtime.Streams{TTY: tty, Stdout: someStream{}}
-		if !tty {
-			streams.Stderr = someStream{}
-		}
-		streams.Started = func() { close(started) }
-		code, err := t.c.Exec(ctx, process, streams)
-		ended <- err
-		if err == nil {
-			s.tell(t, "exec_die", map[string]string{"exitCode": exitText(&nodev1.Exit{Code: int32(code)})})
-		}
-		return nil // the client was told
-	})
+	streams := runtime.Streams{Detached: true, Started: func() { close(started) }}
+	if process.Terminal {
+		streams.TTY, streams.Detached = true, false
+	}
+	ended := s.execute(t, process, streams, func() {})
 	exit := &nodev1.Exit{}
 	select {
 	case <-started:
-	case err := <-ended:
-		if err != nil {
-			if exit = notStarted(err); exit == nil {
+	case e := <-ended:
+		if e.err != nil {
+			var err error
+			if exit, err = e.exit(); err != nil {
 				return err
 			}
 		}
@@ -142,5 +178,3 @@ func notStarted(err error) *nodev1.Exit {
 	}
 	return nil
 }
-
-func exitText(e *nodev1.Exit) string { return strconv.Itoa(int(e.GetCode())) }

@@ -26,8 +26,13 @@ type client struct {
 	sizes chan runtime.Size
 	// signal passes a signal on to the process.
 	signal func(ctx context.Context, name string) error
-	// sending makes one message follow another.
+	// goesOn: the process does when the client goes. Nobody reads what it writes
+	// then, and its terminal hangs up.
+	goesOn bool
+	// sending makes one message follow another, and guards left: messages are
+	// dropped from then on.
 	sending sync.Mutex
+	left    bool
 }
 
 // newClient returns a client that begins with a size, which may be nil.
@@ -64,6 +69,9 @@ func (c *client) connect(ctx context.Context, wants runtime.Streams) (runtime.St
 	go func() {
 		err := c.read(ctx, to)
 		_ = to.Close()
+		if err != nil && c.goesOn {
+			close(c.sizes)
+		}
 		if err != nil {
 			cancel(fmt.Errorf("the client has gone: %w", err))
 		}
@@ -116,7 +124,22 @@ func (c *client) read(ctx context.Context, stdin *io.PipeWriter) error {
 func (c *client) say(m *nodev1.StreamResponse) error {
 	c.sending.Lock()
 	defer c.sending.Unlock()
-	return c.send(m)
+	if c.left {
+		return nil
+	}
+	err := c.send(m)
+	if err != nil && c.goesOn {
+		c.left, err = true, nil
+	}
+	return err
+}
+
+// leave lets what is connected go on without its client: nothing is sent any
+// more, and that is no error.
+func (c *client) leave() {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	c.left = true
 }
 
 // someStream stands for a stream that is wanted, until connect fills it in.

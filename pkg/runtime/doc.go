@@ -31,7 +31,7 @@
 // Exec and Attach connect a client, as Streams, to a process of its own or to
 // the container's init, which need not have been started for that. They hold no
 // lock and end with the process, the client
-// or the daemon; nothing of them is on disk but the directory of an exec.
+// or the daemon, but for a Detached exec, which ends with its process; nothing of them is on disk but the directory of an exec.
 //
 // Every path, the cgroup and the runtime's own state are derived from the id
 // and the record, so that teardown needs nothing remembered. There is one

@@ -25,7 +25,7 @@ const drainTime = 2 * time.Second
 // Exec runs a process in the running container and waits for it. Its output
 // comes straight to the writers. When ctx ends first, the process and
 // everything it started is dead before Exec returns, with the cause of ctx as
-// the error. The exit code is that of the process, 128+n where signal n ended
+// the error, unless it is Detached. The exit code is that of the process, 128+n where signal n ended
 // it; a process that could not be started is an error. Streams.TTY decides
 // whether the process gets a terminal, whatever process says.
 //
@@ -44,6 +44,9 @@ func (c *Container) Exec(ctx context.Context, process *specs.Process, s Streams)
 		return 0, err
 	}
 	dir := filepath.Join(c.Dir(), "exec", strconv.FormatUint(c.execs.Add(1), 10))
+	if s.Detached {
+		dir += detachedSuffix
+	}
 	if err := c.m.onFiles(func() error { return makeExecDir(dir) }); err != nil {
 		return 0, err
 	}
@@ -61,7 +64,7 @@ func (c *Container) Exec(ctx context.Context, process *specs.Process, s Streams)
 		return 0, err
 	}
 	switch {
-	case errors.Is(err, monitor.ErrMonitorLost):
+	case errors.Is(err, monitor.ErrMonitorLost) && !s.Detached:
 		return 0, errors.Join(err, oci.KillExec(oci.PidFile(dir)))
 	case err != nil && ctx.Err() != nil:
 		return 0, context.Cause(ctx)
@@ -72,6 +75,9 @@ func (c *Container) Exec(ctx context.Context, process *specs.Process, s Streams)
 	}
 	return status.ExitStatus(), nil
 }
+
+// detachedSuffix marks the directory of an exec that outlives its daemon.
+const detachedSuffix = ".detached"
 
 // makeExecDir does without MkdirAll, which would bring back the directory of a
 // container that has just been removed.
@@ -135,6 +141,7 @@ func (e *execution) start(ctx context.Context, stdio [3]*os.File, consoleSocket 
 	}
 	return e.m.monitor.Exec(ctx, monitor.ExecRequest{
 		Argv: argv, PidFile: oci.PidFile(e.dir), Env: oci.Environment(ctx), HideUnifiedCgroup: e.runtime.HideUnified(),
+		Detached: e.streams.Detached,
 	}, stdio)
 }
 

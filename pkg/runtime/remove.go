@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -177,7 +178,8 @@ func (c *Container) removeRootfs(ctx context.Context) error {
 	return c.m.config.Rootfs.RemoveRootfs(ctx, c.id)
 }
 
-// endExecs kills the processes of Exec that outlived the daemon that ran them.
+// endExecs kills the processes of Exec that outlived the daemon that ran them,
+// but for those that are to: they end with the container's cgroup.
 func (c *Container) endExecs() error {
 	dir := filepath.Join(c.Dir(), "exec")
 	entries, err := os.ReadDir(dir)
@@ -189,6 +191,9 @@ func (c *Container) endExecs() error {
 	}
 	var errs []error
 	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), detachedSuffix) {
+			continue
+		}
 		errs = append(errs, oci.KillExec(oci.PidFile(filepath.Join(dir, e.Name()))))
 	}
 	return errors.Join(append(errs, os.RemoveAll(dir))...)

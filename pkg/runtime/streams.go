@@ -26,6 +26,9 @@ type Streams struct {
 	// Resize tells the sizes of the client's terminal. It is closed when the
 	// client goes: the terminal of an exec hangs up.
 	Resize <-chan Size
+	// Detached is for Exec: once it has begun, the process goes on when ctx, or the
+	// daemon, ends. It has no other streams.
+	Detached bool
 	// Connected, if set, is called by Attach once the client is connected and
 	// will miss nothing from there on. It must not block.
 	Connected func()

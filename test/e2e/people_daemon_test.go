@@ -108,6 +108,8 @@ func TestPeopleSurviveTheDaemon(t *testing.T) {
 	p.eventually(30*time.Second, func() error { return p.illFor(ill, 10) })
 	pids := []int{int(p.get(always).Pid), int(p.get(removed).Pid)}
 	stays := p.get(healthy).Pid
+	_, exit := p.execute(&nodev1.ExecOpen{Container: healthy, Detach: true, Command: []string{"sh", "-c", "until test -e /go; do sleep 0.1; done; touch /done"}})
+	equal(e, "code of a detached exec", exit.GetCode(), 0)
 
 	p.must(e.node.Kill())
 	for _, pid := range pids {
@@ -124,6 +126,13 @@ func TestPeopleSurviveTheDaemon(t *testing.T) {
 	equal(e, "pid of what ran on", p.get(healthy).GetPid(), stays)
 	equal(e, "health", p.get(healthy).GetHealth(), "healthy")
 	p.must(p.illFor(ill, 10))
+	p.output(healthy, "touch", "/go")
+	p.eventually(10*time.Second, func() error {
+		if _, code := p.output(healthy, "test", "-e", "/done"); code != 0 {
+			return errors.New("a detached exec has ended with the daemon")
+		}
+		return nil
+	})
 	_, err = p.Kill(t.Context(), &nodev1.KillRequest{Container: healthy})
 	p.must(err)
 

@@ -212,6 +212,50 @@ func TestPeopleExec(t *testing.T) {
 	refuses(p, "exec in a stopped container", err, `container "execs" does not run`, "cri-node start execs")
 }
 
+// TestPeopleExecGoesOn when its client has gone, as docker's does; its terminal
+// hangs up.
+func TestPeopleExecGoesOn(t *testing.T) {
+	p := onPeople(t)
+	id := p.run(forever)
+	for _, test := range []struct {
+		name, script string
+		tty          bool
+	}{
+		{"silent", "echo begun; until test -e /go; do sleep 0.02; done; touch /done", false},
+		{"talking", "echo begun; until test -e /go; do echo $((n++)); sleep 0.02; done; touch /done", false},
+		{"reading", "echo begun; cat >/dev/null; touch /done", false},
+		{"terminal", "trap 'touch /done; exit' HUP; echo begun; while :; do sleep 0.02; done", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := &people{p.in(t), p.ContainersClient, p.system}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			stream, err := p.Exec(ctx)
+			p.must(err)
+			p.must(stream.Send(&nodev1.ExecRequest{Open: &nodev1.ExecOpen{
+				Container: id, Command: []string{"sh", "-c", test.script}, Stdin: true, Tty: test.tty,
+			}}))
+			for out := ""; !strings.Contains(out, "begun"); {
+				m, err := stream.Recv()
+				p.must(err)
+				out += string(m.GetStdout())
+			}
+			cancel()
+			_, _, err = readStream(stream)
+			refuses(p, "a client that is gone", err, "canceled")
+			_, code := p.output(id, "touch", "/go")
+			equal(p.env, "code", code, 0)
+			p.eventually(10*time.Second, func() error {
+				if _, code := p.output(id, "rm", "/done"); code != 0 {
+					return errors.New("it is not done")
+				}
+				return nil
+			})
+			p.output(id, "rm", "/go")
+		})
+	}
+}
+
 // TestPeopleWait knows docker's three conditions.
 func TestPeopleWait(t *testing.T) {
 	p := onPeople(t)

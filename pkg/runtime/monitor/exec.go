@@ -29,6 +29,8 @@ type ExecRequest struct {
 	Env []string `json:"env,omitempty"`
 	// HideUnifiedCgroup is as in CreateRequest.
 	HideUnifiedCgroup bool `json:"hideUnifiedCgroup,omitempty"`
+	// Detached: once it has begun, the process goes on when its caller is gone.
+	Detached bool `json:"detached,omitempty"`
 }
 
 // execResult is how the process ended, as wait4(2) says it.
@@ -41,7 +43,7 @@ const stdioFDs = 3
 
 // Exec runs a process and waits until it ends. stdio stays the caller's. When
 // ctx ends first, the process and what it started is killed before Exec
-// returns. A runtime that could not start it is a *CreateError.
+// returns, unless it is detached and has begun. A runtime that could not start it is a *CreateError.
 func (s *Supervisor) Exec(ctx context.Context, req ExecRequest, stdio [stdioFDs]*os.File) (unix.WaitStatus, error) {
 	l, err := s.current(ctx)
 	if err != nil {
@@ -104,6 +106,9 @@ func (m *server) exec(ctx context.Context, req ExecRequest, fds []int) (unix.Wai
 	case status := <-e.ended:
 		return status, nil
 	case <-ctx.Done():
+	}
+	if req.Detached {
+		return 0, ctx.Err()
 	}
 	err := e.kill()
 	if err == nil {

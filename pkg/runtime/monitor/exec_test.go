@@ -81,6 +81,49 @@ func TestExecStatus(t *testing.T) {
 	wait.Wait()
 }
 
+// A detached process goes on when nobody waits for it any more.
+func TestExecDetached(t *testing.T) {
+	n := startNode(t)
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	req := n.execRequest(t, fmt.Sprintf("touch %s; until test -e %s; do sleep 0.02; done; touch %s", file("begun"), file("go"), file("done")))
+	req.Detached = true
+	exists := func(name string) bool {
+		_, err := os.Stat(file(name))
+		return err == nil
+	}
+	await := func(name string) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); !exists(name); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("no %s", name)
+			}
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, _, err := n.execIn(ctx, t, req)
+		ended <- err
+	}()
+	await("begun")
+	// The runtime, which has begun it, may not have ended yet.
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if b, err := os.ReadFile(req.PidFile); err == nil && len(b) > 0 || time.Now().After(deadline) {
+			break
+		}
+	}
+	time.Sleep(100 * time.Millisecond)
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("the caller gets %v", err)
+	}
+	if err := os.WriteFile(file("go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	await("done")
+}
+
 func TestExecOfFailingRuntime(t *testing.T) {
 	n := startNode(t)
 	for name, req := range map[string]ExecRequest{
