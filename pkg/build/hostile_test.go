@@ -1,10 +1,17 @@
 package build
 
 import (
+	"bytes"
+	"context"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/buildkit/solver/pb"
 )
 
@@ -133,5 +140,51 @@ func TestLookupOwner(t *testing.T) {
 		if (err == nil) != c.ok || c.ok && (u.UID != c.uid || u.GID != c.gid) {
 			t.Errorf("%v: %v, %v", c.opt, u, err)
 		}
+	}
+}
+
+// A Dockerfile of very many lines is refused before anything is made of it.
+func TestManyInstructions(t *testing.T) {
+	many := "FROM scratch\n" + strings.Repeat("ENV a=b\n", maxVertices)
+	if err := checkExpansion([]byte(many), nil); !errdefs.IsInvalidArgument(err) {
+		t.Error(err)
+	}
+}
+
+// A git server that never answers does not keep a build from ending.
+func TestGitEndsWithItsBuild(t *testing.T) {
+	git, err := exec.LookPath("git")
+	if err != nil {
+		t.Skip("git is not on this machine")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	accepted := make(chan struct{})
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		close(accepted)
+		<-t.Context().Done()
+		_ = c.Close()
+	}()
+	go func() { <-accepted; cancel() }()
+	dir := t.TempDir()
+	g := gitCommand{program: git, dir: dir, home: dir, out: &bytes.Buffer{}}
+	ended := make(chan error, 1)
+	go func() { ended <- g.run(ctx, "ls-remote", "--", "http://"+l.Addr().String()+"/r.git") }()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("it has found a repository")
+		}
+	case <-time.After(60 * time.Second):
+		t.Fatal("git goes on")
 	}
 }

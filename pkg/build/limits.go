@@ -3,7 +3,6 @@ package build
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"regexp"
 	"strings"
 
@@ -26,6 +25,9 @@ func checkExpansion(dockerfile []byte, args map[string]string) error {
 	if err != nil {
 		return nil //nolint:nilerr // whoever converts it says so better
 	}
+	if n := len(tree.AST.Children); n > maxVertices {
+		return fmt.Errorf("the Dockerfile has %d instructions, at most %d are allowed: %w", n, maxVertices, errdefs.ErrInvalidArgument)
+	}
 	sizes := map[string]int{}
 	for k, v := range args {
 		sizes[k] = len(v)
@@ -42,11 +44,9 @@ func checkExpansion(dockerfile []byte, args map[string]string) error {
 				return fmt.Errorf("line %d: variables grow to more than %d bytes: %w", n.StartLine, maxExpansion, errdefs.ErrInvalidArgument)
 			}
 		}
-		next := maps.Clone(sizes)
 		for name := range names(n) {
-			next[name] = max(size, next[name])
+			sizes[name] = max(size, sizes[name])
 		}
-		sizes = next
 	}
 	return nil
 }

@@ -11,10 +11,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/patternmatcher"
+	"golang.org/x/sys/unix"
 )
 
 // source fetches what a build starts from.
@@ -168,6 +170,9 @@ func (r *run) gitSource(ctx context.Context, id string, op *pb.SourceOp) (result
 	return result{dir: at}, err
 }
 
+// gitDelay is how long the output of a git is read that was killed.
+const gitDelay = 5 * time.Second
+
 // gitCommand runs git without anything of this machine's configuration: the
 // repository is a stranger's.
 type gitCommand struct {
@@ -181,6 +186,11 @@ func (g *gitCommand) command(ctx context.Context, args ...string) *exec.Cmd {
 	c.Dir = g.dir
 	c.Env = []string{"HOME=" + g.home, "PATH=" + os.Getenv("PATH"), "GIT_TERMINAL_PROMPT=0", "GIT_CONFIG_NOSYSTEM=1", "GIT_LFS_SKIP_SMUDGE=1"}
 	c.Stderr = g.out
+	// What git has started, such as the helper that talks to a server which does
+	// not answer, ends with it.
+	c.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	c.Cancel = func() error { return unix.Kill(-c.Process.Pid, unix.SIGKILL) }
+	c.WaitDelay = gitDelay
 	return c
 }
 

@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -37,7 +38,12 @@ type chronicle struct {
 	next int
 }
 
+// maxSubject is how much is kept of an id that a request names: who asks for what
+// cannot be there must not fill the memory.
+const maxSubject = 64
+
 func (c *chronicle) add(d Done) {
+	d.SandboxID, d.ContainerID = fmt.Sprintf("%.*s", maxSubject, d.SandboxID), fmt.Sprintf("%.*s", maxSubject, d.ContainerID)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.ring) < chronicleSize {

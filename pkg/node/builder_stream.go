@@ -241,7 +241,7 @@ func (r *buildReceiver) dial(ctx context.Context, agent string) (net.Conn, error
 		r.drop(id)
 		return nil, errors.Join(err, far.Close(), near.Close())
 	}
-	context.AfterFunc(ctx, func() { _ = errors.Join(far.Close(), near.Close()) })
+	stop := context.AfterFunc(ctx, func() { _ = errors.Join(far.Close(), near.Close()) })
 	go func() { // ends with the connection
 		for b := range c.in {
 			if _, err := near.Write(b); err != nil {
@@ -251,6 +251,7 @@ func (r *buildReceiver) dial(ctx context.Context, agent string) (net.Conn, error
 		_ = near.Close()
 	}()
 	go func() { // ends with the connection
+		defer stop() // one step may make very many connections
 		buf := make([]byte, 32<<10)
 		for {
 			n, err := near.Read(buf)

@@ -18,15 +18,16 @@ import (
 )
 
 // open makes the directories and reads the records.
-func (s *Server) open() (err error) {
+func (s *Server) open(ctx context.Context) (err error) {
 	for _, dir := range []string{s.dir("containers"), s.dir("logs"), s.dir("networks"), filepath.Dir(s.healthPath(""))} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
 	}
-	if s.volumes, err = volumes.Open(s.dir("volumes")); err != nil {
+	if s.volumes, err = volumes.Open(s.dir("volumes")); s.volumes == nil {
 		return err
 	}
+	s.complain(ctx, err, "What is left of volumes cannot be removed", "") // kubelet's pods need not wait for that
 	records, err := s.loadRecords()
 	if err != nil {
 		return err

@@ -121,7 +121,7 @@ var errClosing = fmt.Errorf("cri-node is shutting down: %w", errdefs.ErrUnavaila
 // begins to watch containers. It is called once, after the layers below have
 // recovered and before anybody can call.
 func (s *Server) Start(ctx context.Context) error {
-	if err := s.open(); err != nil {
+	if err := s.open(ctx); err != nil {
 		return err
 	}
 	s.life, s.endLife = context.WithCancel(ctx)

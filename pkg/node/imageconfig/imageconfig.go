@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -157,19 +158,19 @@ func expose(c *Config, ports []string) error {
 			protocol = "tcp"
 		}
 		low, high, isRange := strings.Cut(number, "-")
-		var from, to uint16
-		if _, err := fmt.Sscan(low, &from); err != nil {
+		if !isRange {
+			high = low
+		}
+		from, err := strconv.ParseUint(low, 10, 16)
+		to, err2 := strconv.ParseUint(high, 10, 16)
+		if err != nil || err2 != nil || to < from {
 			return fmt.Errorf("port %q: want PORT[-PORT][/PROTOCOL]", p)
 		}
-		to = from
-		if isRange {
-			if _, err := fmt.Sscan(high, &to); err != nil || to < from {
-				return fmt.Errorf("port %q: want PORT[-PORT][/PROTOCOL]", p)
-			}
+		var keys []string
+		for n := from; n <= to; n++ {
+			keys = append(keys, fmt.Sprintf("%d/%s", n, strings.ToLower(protocol)))
 		}
-		for n := uint32(from); n <= uint32(to); n++ {
-			c.Config.ExposedPorts = with(c.Config.ExposedPorts, fmt.Sprintf("%d/%s", n, strings.ToLower(protocol)))
-		}
+		c.Config.ExposedPorts = with(c.Config.ExposedPorts, keys...)
 	}
 	return nil
 }

@@ -58,3 +58,16 @@ func TestAddLayer(t *testing.T) {
 		t.Errorf("config is %+v", c)
 	}
 }
+
+// TestExposeManyPorts takes no time that grows with the square of them.
+func TestExposeManyPorts(t *testing.T) {
+	c := &Config{}
+	if err := Change(c, []string{"EXPOSE 1-65535/udp"}); err != nil || len(c.Config.ExposedPorts) != 65535 {
+		t.Errorf("%d, %v", len(c.Config.ExposedPorts), err)
+	}
+	for _, bad := range []string{"EXPOSE 80abc", "EXPOSE 9-8", "EXPOSE 70000"} {
+		if err := Change(c, []string{bad}); err == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+}

@@ -289,3 +289,12 @@ func FuzzUnpack(f *testing.F) {
 		}
 	})
 }
+
+// TestLookupsEnd although the container goes on renaming.
+func TestLookupsEnd(t *testing.T) {
+	n := 0
+	_, err := ignoringEINTR(func() (int, error) { n++; return -1, unix.EAGAIN })
+	if !errors.Is(err, unix.EAGAIN) || n != maxLookups+1 {
+		t.Errorf("%d lookups, %v", n, err)
+	}
+}

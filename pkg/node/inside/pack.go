@@ -15,6 +15,9 @@ import (
 // maxDepth bounds directories in directories.
 const maxDepth = 1000
 
+// namesAtOnce is how many names of a directory are read at once.
+const namesAtOnce = 1024
+
 // IDs maps an owner on the machine to the one the container sees; nil is for the
 // same ones.
 type IDs func(id uint32) uint32
@@ -154,16 +157,21 @@ func (k *packer) directory(fd int, name string, depth int) error {
 		return err
 	}
 	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return err
-	}
-	for _, child := range names {
-		if err := k.child(int(d.Fd()), name, child, depth); err != nil {
+	for {
+		// The container may have made more than there is memory for.
+		names, err := d.Readdirnames(namesAtOnce)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
+		for _, child := range names {
+			if err := k.child(int(d.Fd()), name, child, depth); err != nil {
+				return err
+			}
+		}
 	}
-	return nil
 }
 
 func (k *packer) child(parent int, dir, name string, depth int) error {

@@ -30,11 +30,18 @@ func Open(dir string) (*Root, error) {
 // Close lets go of the root.
 func (r *Root) Close() error { return unix.Close(r.fd) }
 
+// maxLookups is how often a path is looked up that the container changes
+// meanwhile: it could do so for ever.
+const maxLookups = 1000
+
 func ignoringEINTR(call func() (int, error)) (int, error) {
-	for {
+	for lookups := 0; ; {
 		n, err := call()
-		// EAGAIN: a directory was renamed while openat2 looked for "..".
-		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN) && lookups < maxLookups:
+			lookups++ // a directory was renamed while openat2 looked for ".."
+		default:
 			return n, err
 		}
 	}

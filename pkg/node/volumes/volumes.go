@@ -39,7 +39,8 @@ type Store struct {
 }
 
 // Open reads the volumes of a directory, which is made where it does not exist,
-// and removes what a crash left.
+// and removes what a crash left. If some of that stays, there is a Store as well as
+// an error.
 func Open(dir string) (*Store, error) {
 	s := &Store{dir: dir, byID: map[string]Volume{}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -50,6 +51,9 @@ func Open(dir string) (*Store, error) {
 		return nil, fmt.Errorf("open volumes: %w", err)
 	}
 	for _, e := range entries {
+		if !e.IsDir() {
+			continue // nobody's that we know
+		}
 		if linux.IsTrash(e.Name()) {
 			err = errors.Join(err, linux.RemoveAll(filepath.Join(dir, e.Name())))
 			continue
@@ -68,9 +72,9 @@ func Open(dir string) (*Store, error) {
 		s.byID[v.Name] = v
 	}
 	if err != nil {
-		return nil, fmt.Errorf("remove unfinished volumes: %w", err)
+		err = fmt.Errorf("remove unfinished volumes: %w", err)
 	}
-	return s, nil
+	return s, err
 }
 
 func (s *Store) record(name string) string { return filepath.Join(s.dir, name, "volume.json") }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 func open(t *testing.T, dir string) *Store {
@@ -88,5 +89,36 @@ func TestBrokenRecordKeepsTheFiles(t *testing.T) {
 	}
 	if _, err := os.Stat(file); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestOpenGoesOn where something cannot be removed, or is no volume.
+func TestOpenGoesOn(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	s := open(t, dir)
+	if _, _, err := s.Create(Volume{Name: "data"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "stray"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	half := filepath.Join(dir, "half", "data")
+	if err := os.MkdirAll(half, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", half, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(half, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	s, err := Open(dir)
+	if err == nil || s == nil || len(s.List()) != 1 {
+		t.Fatal(s, err)
 	}
 }
