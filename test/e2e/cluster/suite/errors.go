@@ -21,7 +21,7 @@ var expected = []string{
 	// kubelet has taken its question back.
 	`code = Canceled desc = context canceled`,
 	// kubelet has not looked at the runtime yet when it starts.
-	`Skipping pod synchronization.*container runtime status check may not have completed yet`,
+	`Skipping pod synchronization.*(container runtime status check may not have completed yet|pleg has yet to be successful)`,
 }
 
 // ExpectKubeletError names, as a regular expression, errors of the runtime that a
