@@ -128,7 +128,7 @@ func (s *Server) execDetached(ctx context.Context, t target, c *client, process 
 	if process.Terminal {
 		streams.TTY, streams.Detached = true, false
 	}
-	ended := s.execute(t, process, streams, func() {})
+	ended := s.execute(t, process, streams, func() {}) //nolint:contextcheck // it goes on when its client has gone
 	exit := &nodev1.Exit{}
 	select {
 	case <-started:

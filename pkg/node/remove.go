@@ -154,10 +154,12 @@ func (s *Server) removeLater(e *entry) {
 				return nil
 			}
 			err := s.removeAgain(ctx, e)
-			if err == nil || ctx.Err() != nil {
+			if err == nil {
 				return nil
 			}
-			klog.FromContext(ctx).Error(err, "A container cannot be removed yet", "name", e.name())
+			if ctx.Err() == nil {
+				klog.FromContext(ctx).Error(err, "A container cannot be removed yet", "name", e.name())
+			}
 		}
 	})
 }

@@ -115,10 +115,14 @@ func TestPeopleRemoveInPart(t *testing.T) {
 }
 
 func gone(path string) error {
-	if _, err := os.Stat(path); !os.IsNotExist(err) {
-		return fmt.Errorf("%s: %v", path, err)
+	_, err := os.Stat(path)
+	if err == nil {
+		return fmt.Errorf("%s is still there", path)
 	}
-	return nil
+	if os.IsNotExist(err) {
+		return nil
+	}
+	return err
 }
 
 // TestPeopleBrokenRecord: a container whose record is torn goes on, and can be

@@ -4,6 +4,7 @@ package argument
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -66,10 +67,8 @@ func Filter(s string, keys ...string) (key, value string, err error) {
 	if !ok {
 		return "", "", fmt.Errorf("invalid filter %q: it is KEY=VALUE", s)
 	}
-	for _, k := range keys {
-		if k == key {
-			return key, value, nil
-		}
+	if slices.Contains(keys, key) {
+		return key, value, nil
 	}
 	return "", "", fmt.Errorf("invalid filter %q: it can be %s", key, strings.Join(keys, ", "))
 }
