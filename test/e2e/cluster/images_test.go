@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,12 +31,7 @@ func waits(t *testing.T, ns, name string, reasons ...string) string {
 			return false
 		}
 		message = waiting.Message
-		for _, r := range reasons {
-			if waiting.Reason == r {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(reasons, waiting.Reason)
 	})
 	return message
 }

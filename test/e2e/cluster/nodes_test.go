@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httputil"
@@ -69,7 +70,7 @@ func proxyRegistry(t *testing.T) {
 	go func() { done <- s.ListenAndServe() }()
 	t.Cleanup(func() {
 		must(t, s.Close())
-		if err := <-done; err != http.ErrServerClosed {
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
 			t.Error(err)
 		}
 	})

@@ -166,7 +166,7 @@ func (m *maker) agnhostFiles() []image.File {
 	files := []image.File{
 		{Name: "usr/bin/nmeter", Mode: 0o755, Data: []byte(nmeter)},
 		{Name: "localhost.crt", Mode: 0o644, Data: cert}, {Name: "localhost.key", Mode: 0o644, Data: key}, image.Dir("uploads"),
-		image.File{Name: "agnhost-2", Type: tar.TypeSymlink, Mode: 0o777, Link: "agnhost"},
+		{Name: "agnhost-2", Type: tar.TypeSymlink, Mode: 0o777, Link: "agnhost"},
 		image.Text("etc/passwd", "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/:/bin/false\nuser-defined-in-image:x:1000:1000::/home:/bin/sh\n"),
 		image.Text("etc/group", "root:x:0:\nnogroup:x:65534:\nuser-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n"),
 	}
