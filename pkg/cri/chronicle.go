@@ -86,6 +86,9 @@ func (s *Server) tellChronicle(method string, request any, begin time.Time, stag
 
 // podOf is what a pod is called that is here.
 func (s *Server) podOf(sandboxID string) sandbox.Key {
+	if sandboxID == "" {
+		return sandbox.Key{} // the call named none
+	}
 	if sb, err := s.config.Sandboxes.Get(sandboxID); err == nil {
 		return sb.Status().Params.Key
 	}
