@@ -92,7 +92,7 @@ func dockerLines() []dockerLine {
 		{line: "volume create other", out: "other\n"},
 		{line: "volume prune --all --force", out: "Deleted Volumes:\nother\n\nTotal reclaimed space: *"},
 		{line: "volume prune --filter color=red", err: "it can be label, until", code: 1},
-		{line: "image prune -f", out: "Total reclaimed space: *"},
+		{line: "image prune -f", out: "*B\n"}, // Total reclaimed space: 438kB
 		{line: "volume ls data", err: "accepts no arguments", code: 1},
 	}
 }

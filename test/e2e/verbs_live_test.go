@@ -16,10 +16,10 @@ func TestVerbsStatsLive(t *testing.T) {
 	v.ok("run", "-d", "--name", "idle", "IMAGE", "sleep", "1000")
 	s := v.open("stats", "busy", "idle")
 	row := regexp.MustCompile(`busy +([0-9.]+)% +[0-9.]+[KM]iB / 64MiB +[0-9.]+% `)
-	const clear = "\x1b[H\x1b[2J"
-	v.waitFor("three tables", func() bool { return strings.Count(s.text(0), clear) >= 3 })
-	for table := range strings.SplitSeq(s.text(0), clear) {
-		if table == "" || !strings.HasSuffix(table, "\n") {
+	const top, end = "\x1b[H", "\x1b[J" // what a table begins and ends with
+	v.waitFor("three tables", func() bool { return strings.Count(s.text(0), end) >= 3 })
+	for table := range strings.SplitSeq(s.text(0), top) {
+		if !strings.HasSuffix(table, end) {
 			continue // not all of it was there
 		}
 		if !strings.HasPrefix(table, "CONTAINER ID") || !row.MatchString(table) || !strings.Contains(table, "idle") {
@@ -41,7 +41,7 @@ func TestVerbsStatsLive(t *testing.T) {
 	v.ok("rm", "-f", "late")
 	v.waitFor("a table without it", func() bool {
 		text := all.text(0)
-		last := text[strings.LastIndex(text, clear)+1:]
+		last := text[strings.LastIndex(text, top)+1:]
 		return strings.Contains(last, "busy") && !strings.Contains(last, "late")
 	})
 	all.send("\x03")

@@ -182,7 +182,7 @@ func TestVerbsPS(t *testing.T) {
 		}
 	}
 	table := v.ok("ps", "-a")
-	for _, want := range []string{"CONTAINER ID", "COMMAND", `"sh -c exit 3"`, "Exited (3)", "Up ", "Created"} {
+	for _, want := range []string{"CONTAINER ID", "COMMAND", `"sh -c 'exit 3'"`, "Exited (3)", "Up ", "Created"} {
 		if !strings.Contains(table, want) {
 			t.Errorf("ps -a has no %q:\n%s", want, table)
 		}
