@@ -72,6 +72,9 @@ func Archive(ctx context.Context) (string, error) {
 		pack = append(pack, "--exclude="+name)
 	}
 	commands := [][]string{
+		// A temporary directory is its maker's alone, but this one becomes the root of
+		// containers that run as others.
+		{"chmod", "0755", root},
 		// In a mount namespace of its own: what it mounts goes with it, whatever ends it.
 		{"unshare", "--mount", "debootstrap", "--variant=minbase", "--include=" + packages, "stable", root},
 		{"ln", "-sf", "python3", filepath.Join(root, "usr/bin/python")},
