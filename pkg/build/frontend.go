@@ -77,13 +77,7 @@ func (r *run) convert(ctx context.Context) (*target, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make graph of the Dockerfile: %w", err)
 	}
-	r.mu.Lock()
-	v, err := r.graph.add(def.ToPB())
-	r.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	res, err := r.solve(ctx, v)
+	res, err := r.solveDefinition(ctx, def.ToPB())
 	if err != nil {
 		return nil, err
 	}
@@ -193,13 +187,7 @@ func (f *frontend) BuildOpts() client.BuildOpts {
 // Solve runs a graph that the front end wants to look into before it goes on: a
 // context that has to be fetched.
 func (f *frontend) Solve(ctx context.Context, req client.SolveRequest) (*client.Result, error) {
-	f.run.mu.Lock()
-	v, err := f.run.graph.add(req.Definition)
-	f.run.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	res, err := f.run.solve(ctx, v)
+	res, err := f.run.solveDefinition(ctx, req.Definition)
 	if err != nil {
 		return nil, err
 	}

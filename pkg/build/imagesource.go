@@ -13,7 +13,9 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"k8s.io/klog/v2"
 
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/image"
 )
 
@@ -31,30 +33,32 @@ func (r *run) resolveImage(ctx context.Context, step, ref string, p *ocispec.Pla
 	if p != nil {
 		platform = platforms.FormatAll(platforms.Normalize(*p))
 	}
-	key := ref + " " + platform
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	f := r.images[key]
-	if f == nil {
-		f = sync.OnceValues(func() (*baseImage, error) { return r.findImage(ctx, step, ref, p, mode) })
-		r.setImage(key, f)
-	}
-	r.mu.Unlock()
+	f := r.imageFinder(ref+" "+platform, sync.OnceValues(func() (b *baseImage, err error) {
+		// The front end asks in goroutines of its own.
+		err = guard.Call(klog.FromContext(ctx), "the search for image "+ref, func() (err error) {
+			b, err = r.findImage(ctx, step, ref, p, mode)
+			return err
+		})
+		return b, err
+	}))
 	b, err := f()
-	r.mu.Lock()
 	if err == nil && b.digest != "" && !strings.Contains(ref, "@") {
-		// As the graph will name it.
-		r.setImage(ref+"@"+b.digest.String()+" "+platform, f)
+		r.imageFinder(ref+"@"+b.digest.String()+" "+platform, f) // as the graph will name it
 	}
 	return b, err
 }
 
-// setImage notes how to find an image. The caller holds r.mu.
-func (r *run) setImage(key string, f func() (*baseImage, error)) {
+// imageFinder is how an image is found: as somebody has begun to, else by f.
+func (r *run) imageFinder(key string, f func() (*baseImage, error)) func() (*baseImage, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.images == nil {
 		r.images = map[string]func() (*baseImage, error){}
 	}
-	r.images[key] = f
+	if r.images[key] == nil {
+		r.images[key] = f
+	}
+	return r.images[key]
 }
 
 // findImage is resolveImage the first time.

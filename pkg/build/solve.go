@@ -8,7 +8,25 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/buildkit/solver/pb"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/guard"
 )
+
+// solveDefinition enters a definition into the graph and runs it.
+func (r *run) solveDefinition(ctx context.Context, def *pb.Definition) (result, error) {
+	v, err := r.enter(def)
+	if err != nil {
+		return result{}, err
+	}
+	return r.solve(ctx, v)
+}
+
+func (r *run) enter(def *pb.Definition) (*vertex, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.graph.add(def)
+}
 
 // solve runs an operation and all it needs, those that do not need one another
 // at the same time, and each once.
@@ -67,22 +85,33 @@ func (r *run) runVertex(ctx context.Context, v *vertex, inputs []result) (res re
 		}
 		end(cached, err)
 	}()
+	err = guard.Call(klog.FromContext(ctx), "the step", func() (err error) {
+		res, cached, err = r.find(ctx, id, v, inputs)
+		return err
+	})
+	return res, err
+}
+
+// find is the result of an operation, cached or made now.
+func (r *run) find(ctx context.Context, id string, v *vertex, inputs []result) (res result, cached bool, err error) {
 	if source := v.op.GetSource(); source != nil {
-		return r.source(ctx, id, v, source)
+		res, err = r.source(ctx, id, v, source)
+		return res, false, err
 	}
 	keys, err := r.keys(ctx, v, inputs)
 	if err != nil {
-		return result{}, err
+		return result{}, false, err
 	}
 	if !v.meta.GetIgnoreCache() {
 		if res, cached, err = r.lookup(ctx, keys); cached || err != nil {
-			return res, err
+			return res, cached, err
 		}
 	}
 	if res, err = r.execute(ctx, id, v, inputs); err != nil {
-		return result{}, err
+		return result{}, false, err
 	}
-	return res, r.remember(ctx, keys, res, name)
+	_, name := v.step()
+	return res, false, r.remember(ctx, keys, res, name)
 }
 
 // execute runs an operation that is no source.

@@ -124,7 +124,7 @@ func (s *Store) repack(ctx context.Context, dir string, parents []digest.Digest)
 func (s *Store) addPiped(ctx context.Context, parents []digest.Digest, write func(context.Context, io.Writer) error) (*Layer, error) {
 	r, w := io.Pipe()
 	var writing sync.WaitGroup
-	writing.Go(func() { w.CloseWithError(write(ctx, w)) })
+	writing.Go(func() { w.CloseWithError(guarded(ctx, "export of a layer", func() error { return write(ctx, w) })()) })
 	l, err := s.AddLayer(ctx, r, parents)
 	_ = r.Close() // makes the writer end, and never fails
 	writing.Wait()

@@ -19,7 +19,9 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
 
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/image/registry"
 )
 
@@ -176,14 +178,14 @@ func (p *push) pushAsPulled(ctx context.Context) (string, []byte, []origin, erro
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(p.store.config.MaxParallelLayers)
 	for i := range blobs {
-		group.Go(func() error {
+		group.Go(guarded(ctx, "push of a layer", func() error {
 			desc := blobs[i].descriptor()
 			known := p.known(blobs[i])
 			blobs[i].Own = known.Own
 			return p.pushLayer(groupCtx, desc, known)
-		})
+		}))
 	}
-	group.Go(func() error { return p.pushConfig(groupCtx, m.Config) })
+	group.Go(guarded(ctx, "push of a config", func() error { return p.pushConfig(groupCtx, m.Config) }))
 	if err := group.Wait(); err != nil {
 		return "", nil, nil, err
 	}
@@ -192,6 +194,12 @@ func (p *push) pushAsPulled(ctx context.Context) (string, []byte, []origin, erro
 		mediaType = ocispec.MediaTypeImageManifest
 	}
 	return mediaType, content, blobs, nil
+}
+
+// guarded is f for a goroutine of its own, which a panic must not make the
+// daemon's end.
+func guarded(ctx context.Context, what string, f func() error) func() error {
+	return func() error { return guard.Call(klog.FromContext(ctx), what, f) }
 }
 
 // known is what the record knows of a blob's whereabouts.
@@ -239,12 +247,12 @@ func (p *push) pushAnew(ctx context.Context) (string, []byte, []origin, error) {
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(p.store.config.MaxParallelLayers)
 	for i, d := range layers {
-		group.Go(func() (err error) {
+		group.Go(guarded(ctx, "push of a layer", func() (err error) {
 			blobs[i], err = p.pushAnyForm(groupCtx, d)
 			return err
-		})
+		}))
 	}
-	group.Go(func() error { return p.pushConfig(groupCtx, config) })
+	group.Go(guarded(ctx, "push of a config", func() error { return p.pushConfig(groupCtx, config) }))
 	if err := group.Wait(); err != nil {
 		return "", nil, nil, err
 	}

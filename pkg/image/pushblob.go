@@ -125,7 +125,9 @@ func (s *Store) openTar(ctx context.Context, d digest.Digest) io.ReadCloser {
 	ctx, cancel := context.WithCancel(ctx)
 	r, w := io.Pipe()
 	t := &tarReader{PipeReader: r, cancel: cancel}
-	t.writing.Go(func() { w.CloseWithError(s.writeTar(ctx, d, w)) })
+	t.writing.Go(func() {
+		w.CloseWithError(guarded(ctx, "export of a layer", func() error { return s.writeTar(ctx, d, w) })())
+	})
 	return t
 }
 

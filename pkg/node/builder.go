@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cri-node/cri-node/pkg/build"
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
@@ -75,7 +76,9 @@ func (s *builder) Build(stream grpc.BidiStreamingServer[nodev1.BuildRequest, nod
 	}
 	received := make(chan error, 1)
 	// Recv returns when the handler has: nobody need wait for it.
-	go func() { received <- in.run(ctx, dirs) }()
+	go func() {
+		received <- guard.Call(klog.FromContext(ctx), "the receiver of a build", func() error { return in.run(ctx, dirs) })
+	}()
 	select {
 	case <-in.complete:
 	case err := <-received:

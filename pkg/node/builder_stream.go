@@ -10,8 +10,10 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
+	"k8s.io/klog/v2"
 
 	"github.com/cri-node/cri-node/pkg/build"
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
@@ -206,7 +208,9 @@ func (r *buildReceiver) context(ctx context.Context, dirs map[string]string, mis
 				return "", fmt.Errorf("context %q: it was not announced, or is there: %w", name, errdefs.ErrInvalidArgument)
 			}
 			unpacking.Go(func() {
-				unpackErr = build.Extract(ctx, pr, dirs[name])
+				unpackErr = guard.Call(klog.FromContext(ctx), "the unpacking of a context", func() error {
+					return build.Extract(ctx, pr, dirs[name])
+				})
 				_ = pr.CloseWithError(unpackErr)
 			})
 		}

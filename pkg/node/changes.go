@@ -4,6 +4,9 @@ import (
 	"context"
 	"sync"
 
+	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/runtime"
 )
 
@@ -50,7 +53,8 @@ func (c *Changes) follow(ctx context.Context, take func(runtime.Change)) {
 		c.waiting = nil
 		c.mu.Unlock()
 		for _, f := range waiting {
-			f(take)
+			// Its panic is in the log, and the next change is dealt with all the same.
+			_ = guard.Call(klog.FromContext(ctx), "a change of a container", func() error { f(take); return nil })
 		}
 	}
 }

@@ -8,7 +8,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"k8s.io/klog/v2"
+
 	"github.com/cri-node/cri-node/pkg/cri/spec"
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/node/health"
 	"github.com/cri-node/cri-node/pkg/runtime"
@@ -107,7 +110,13 @@ func (s *Server) startHealth(e *entry, c *runtime.Container) {
 	e.mu.Unlock()
 	s.background.Go(func() {
 		defer close(w.done)
-		w.checker.Run(ctx, func(ctx context.Context) (int, string, error) { return probe(ctx, c, r.Health.Command(nil)) })
+		w.checker.Run(ctx, func(ctx context.Context) (code int, out string, err error) {
+			err = guard.Call(klog.FromContext(ctx), "the probe of container "+e.id, func() (err error) {
+				code, out, err = probe(ctx, c, r.Health.Command(nil))
+				return err
+			})
+			return code, out, err
+		})
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/node/logs"
 	"github.com/cri-node/cri-node/pkg/runtime"
 )
@@ -48,11 +49,14 @@ func (s *Server) rotateLogs(ctx context.Context) {
 		next := rotateSlow
 		seen := map[string]int64{}
 		for _, e := range s.table.list() {
-			size, soon := s.rotateLog(ctx, e, sizes[e.id])
-			seen[e.id] = size
-			if soon {
-				next = rotateFast
-			}
+			_ = guard.Call(klog.FromContext(ctx), "rotation of the log of container "+e.id, func() error { // which is in the log
+				size, soon := s.rotateLog(ctx, e, sizes[e.id])
+				seen[e.id] = size
+				if soon {
+					next = rotateFast
+				}
+				return nil
+			})
 		}
 		sizes = seen
 		timer.Reset(next)
