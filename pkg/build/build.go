@@ -27,8 +27,8 @@ type Config struct {
 	Root, State string
 	Images      *image.Store
 	Executor    Executor
-	// CacheBytes bounds what results of earlier builds take on disk; 0 is
-	// DefaultCacheBytes.
+	// CacheBytes bounds what results of earlier builds and cache mounts take on
+	// disk; 0 is DefaultCacheBytes.
 	CacheBytes int64
 }
 
@@ -153,9 +153,11 @@ type Result struct {
 type Builder struct {
 	config Config
 	cache  *cache
-	mounts cacheMounts
+	mounts *cacheMounts
 	// execs bounds the processes that run at a time.
 	execs *semaphore.Weighted
+	// trimming is held by the one build that trims the cache.
+	trimming sync.Mutex
 }
 
 // Open makes a Builder and takes away what one has left that died.
@@ -179,9 +181,11 @@ func Open(ctx context.Context, c Config) (*Builder, error) {
 		}
 	}
 	b := &Builder{config: c, execs: semaphore.NewWeighted(int64(max(2, goruntime.NumCPU())))}
-	b.mounts.dir = filepath.Join(c.Root, dirMounts)
 	var err error
-	if b.cache, err = openCache(ctx, filepath.Join(c.Root, "cache"), c.Images, c.CacheBytes); err != nil {
+	if b.mounts, err = openCacheMounts(filepath.Join(c.Root, dirMounts)); err != nil {
+		return nil, fmt.Errorf("clear what builds have left: %w", err)
+	}
+	if b.cache, err = openCache(ctx, filepath.Join(c.Root, "cache"), c.Images); err != nil {
 		return nil, fmt.Errorf("open cache of builds: %w", err)
 	}
 	return b, nil
@@ -196,8 +200,9 @@ func (b *Builder) Upload() (string, error) {
 	return os.MkdirTemp(filepath.Join(b.config.Root, dirTemporary), "upload-")
 }
 
-// Prune removes what builds have cached, all of it or what the last day did not
-// need, and says how many bytes that was.
+// Prune removes what builds have cached, cache mounts that no build uses now
+// among it, all of it or what the last day did not need, and says how many bytes
+// that was.
 func (b *Builder) Prune(ctx context.Context, all bool) (int64, error) {
 	before := time.Now().Add(-24 * time.Hour)
 	if all {
@@ -208,8 +213,67 @@ func (b *Builder) Prune(ctx context.Context, all bool) (int64, error) {
 	return n + m, errors.Join(err, err2)
 }
 
-// Usage is what the cache of builds takes on disk, and how many results it has.
-func (b *Builder) Usage() (bytes int64, results int) { return b.cache.usage() }
+// Usage is what the cache of builds takes on disk.
+type Usage struct {
+	// Results and Mounts are how many results of steps and cache mounts there are.
+	Results, Mounts int
+	Bytes           int64
+	// InUse of it belongs to cache mounts of builds under way.
+	InUse int64
+}
+
+// Usage measures the cache.
+func (b *Builder) Usage() (Usage, error) {
+	mounts, err := b.mounts.usage()
+	if err != nil {
+		return Usage{}, fmt.Errorf("measure cache mounts: %w", err)
+	}
+	u := Usage{Mounts: len(mounts)}
+	u.Bytes, u.Results = b.cache.usage()
+	for _, m := range mounts {
+		u.Bytes += m.size
+		if m.inUse {
+			u.InUse += m.size
+		}
+	}
+	return u, nil
+}
+
+// trim removes what was not used for the longest time, results and cache mounts
+// that no build uses now, until the rest is within the limit.
+func (b *Builder) trim(ctx context.Context) error {
+	b.trimming.Lock()
+	defer b.trimming.Unlock()
+	mounts, err := b.mounts.usage()
+	errs := []error{err}
+	var mounted int64
+	var idle []mountUsage
+	for _, m := range mounts {
+		mounted += m.size
+		if !m.inUse {
+			idle = append(idle, m)
+		}
+	}
+	slices.SortFunc(idle, func(x, y mountUsage) int { return x.used.Compare(y.used) })
+	for {
+		before := time.Now().Add(time.Minute)
+		if len(idle) > 0 {
+			before = idle[0].used
+		}
+		rest := b.config.CacheBytes - mounted
+		within, err := b.cache.trim(ctx, rest, before)
+		errs = append(errs, err)
+		if within || len(idle) == 0 {
+			return errors.Join(errs...)
+		}
+		gone, err := b.mounts.remove(idle[0].name)
+		errs = append(errs, err)
+		if gone {
+			mounted -= idle[0].size
+		}
+		idle = idle[1:]
+	}
+}
 
 // Build makes an image, or the other things that Output may ask for.
 func (b *Builder) Build(ctx context.Context, r *Request) (res *Result, err error) {
@@ -270,7 +334,7 @@ func (r *run) close(ctx context.Context) error {
 		errs = append(errs, release())
 	}
 	errs = append(errs, linux.UnmountAll(r.dir), linux.RemoveAll(r.dir), linux.RemoveAll(r.disk))
-	errs = append(errs, r.cache.trim(ctx))
+	errs = append(errs, r.trim(ctx))
 	return errors.Join(errs...)
 }
 

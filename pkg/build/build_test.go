@@ -93,7 +93,10 @@ func TestCheckExpansion(t *testing.T) {
 }
 
 func TestCacheMounts(t *testing.T) {
-	m := &cacheMounts{dir: t.TempDir()}
+	m, err := openCacheMounts(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	nothing := func(string) error { return nil }
 	use := func(s pb.CacheSharingOpt) *cacheMount {
 		t.Helper()

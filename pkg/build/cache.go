@@ -36,7 +36,6 @@ type cached struct {
 type cache struct {
 	dir    string
 	images *image.Store
-	limit  int64
 
 	mu      sync.Mutex
 	records map[string]*cached
@@ -48,8 +47,8 @@ func (c *cache) path(key string) string { return filepath.Join(c.dir, key+record
 
 // openCache enters all records whose layers are there, and takes away the
 // others and layers without a record.
-func openCache(ctx context.Context, dir string, images *image.Store, limit int64) (*cache, error) {
-	c := &cache{dir: dir, images: images, limit: limit, records: map[string]*cached{}}
+func openCache(ctx context.Context, dir string, images *image.Store) (*cache, error) {
+	c := &cache{dir: dir, images: images, records: map[string]*cached{}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -155,22 +154,25 @@ func (c *cache) size() (bytes int64) {
 	return bytes
 }
 
-// trim removes what was not used for the longest time until the rest is within
-// the limit.
-func (c *cache) trim(ctx context.Context) error {
+// trim removes what was not used for the longest time, and last before a time,
+// until the rest is within the limit, and reports whether it is.
+func (c *cache) trim(ctx context.Context, limit int64, before time.Time) (within bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var errs []error
-	if c.size() <= c.limit {
-		return nil
+	if c.size() <= limit {
+		return true, nil
 	}
+	var errs []error
 	for _, key := range c.byAge() {
-		errs = append(errs, c.remove(ctx, key))
-		if c.size() <= c.limit {
+		if !c.records[key].used.Before(before) {
 			break
 		}
+		errs = append(errs, c.remove(ctx, key))
+		if c.size() <= limit {
+			return true, errors.Join(errs...)
+		}
 	}
-	return errors.Join(errs...)
+	return false, errors.Join(errs...)
 }
 
 // byAge are the keys, the one unused for the longest time first.

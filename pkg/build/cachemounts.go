@@ -29,9 +29,25 @@ type cacheMounts struct {
 	dir string
 
 	mu    sync.Mutex
-	users map[string]int
-	// locked tells who waits for a locked one that it is free.
+	slots map[string]*mountSlot
+	// freed tells who waits for a locked one that it is free.
 	freed chan struct{}
+}
+
+// mountSlot is what is known of one directory, there or not.
+type mountSlot struct {
+	users int
+	// uses counts all users so far; size, if measured is not 0, is what the
+	// directory took on disk after so many of them.
+	uses, measured int
+	size           int64
+	// filling makes its users wait for the one that fills it.
+	filling sync.Mutex
+}
+
+// openCacheMounts takes away what a daemon that died was about to delete.
+func openCacheMounts(dir string) (*cacheMounts, error) {
+	return &cacheMounts{dir: dir, slots: map[string]*mountSlot{}, freed: make(chan struct{})}, linux.EmptyTrash(dir)
 }
 
 // cacheMount is one in use.
@@ -44,56 +60,76 @@ type cacheMount struct {
 // used by any number at a time, locked ones by one, and others wait.
 func (m *cacheMounts) use(ctx context.Context, id string, sharing pb.CacheSharingOpt, fill func(dir string) error) (*cacheMount, error) {
 	sum := sha256.Sum256([]byte(id))
-	name := hex.EncodeToString(sum[:16])
-	n := 0
-	for {
-		m.mu.Lock()
-		if m.users == nil {
-			m.users, m.freed = map[string]int{}, make(chan struct{})
-		}
-		n = 0
-		if sharing == pb.CacheSharingOpt_PRIVATE {
-			for m.users[slot(name, n)] > 0 {
-				n++
-			}
-		}
-		if sharing != pb.CacheSharingOpt_LOCKED || m.users[slot(name, n)] == 0 {
-			m.users[slot(name, n)]++
-			m.mu.Unlock()
-			break
-		}
-		freed := m.freed
-		m.mu.Unlock()
-		select {
-		case <-freed:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
+	name, s, err := m.take(ctx, hex.EncodeToString(sum[:16]), sharing)
+	if err != nil {
+		return nil, err
 	}
-	c := &cacheMount{path: filepath.Join(m.dir, slot(name, n), "data")}
+	c := &cacheMount{path: filepath.Join(m.dir, name, "data")}
 	c.release = sync.OnceValue(func() error {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if m.users[slot(name, n)]--; m.users[slot(name, n)] == 0 {
-			delete(m.users, slot(name, n))
-		}
+		s.users--
 		close(m.freed)
 		m.freed = make(chan struct{})
 		now := time.Now()
-		return os.Chtimes(filepath.Join(m.dir, slot(name, n)), now, now)
+		return os.Chtimes(filepath.Join(m.dir, name), now, now)
 	})
-	if err := m.prepare(c.path, fill); err != nil {
+	if err := s.prepare(c.path, fill); err != nil {
 		return nil, errors.Join(err, c.release())
 	}
 	return c, nil
 }
 
-func slot(name string, n int) string { return fmt.Sprintf("%s-%d", name, n) }
+// take enters a user, when there may be one.
+func (m *cacheMounts) take(ctx context.Context, hash string, sharing pb.CacheSharingOpt) (name string, s *mountSlot, err error) {
+	for {
+		name, s, freed := m.tryTake(hash, sharing)
+		if s != nil {
+			return name, s, nil
+		}
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return "", nil, context.Cause(ctx)
+		}
+	}
+}
 
-// prepare makes the directory where it is missing. It appears whole.
-func (m *cacheMounts) prepare(path string, fill func(dir string) error) error {
+// tryTake is take that does not wait: where there is no slot, until freed.
+func (m *cacheMounts) tryTake(hash string, sharing pb.CacheSharingOpt) (name string, s *mountSlot, freed <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	n := 0
+	for sharing == pb.CacheSharingOpt_PRIVATE && m.usersOf(slotName(hash, n)) > 0 {
+		n++
+	}
+	name = slotName(hash, n)
+	if sharing == pb.CacheSharingOpt_LOCKED && m.usersOf(name) > 0 {
+		return "", nil, m.freed
+	}
+	if s = m.slots[name]; s == nil {
+		s = &mountSlot{}
+		m.slots[name] = s
+	}
+	s.users++
+	s.uses++
+	return name, s, nil
+}
+
+func slotName(hash string, n int) string { return fmt.Sprintf("%s-%d", hash, n) }
+
+// usersOf is how many use a directory now. The caller holds m.mu.
+func (m *cacheMounts) usersOf(name string) int {
+	if s := m.slots[name]; s != nil {
+		return s.users
+	}
+	return 0
+}
+
+// prepare makes the directory where it is missing. It appears whole.
+func (s *mountSlot) prepare(path string, fill func(dir string) error) error {
+	s.filling.Lock()
+	defer s.filling.Unlock()
 	if _, err := os.Lstat(path); err == nil {
 		return nil
 	}
@@ -108,24 +144,96 @@ func (m *cacheMounts) prepare(path string, fill func(dir string) error) error {
 	return os.Rename(fresh, path)
 }
 
-// prune removes what is not in use and was not since a time.
-func (m *cacheMounts) prune(before time.Time) (int64, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// mountUsage is what one cache mount takes.
+type mountUsage struct {
+	name  string
+	size  int64
+	inUse bool
+	// used is when it was last.
+	used time.Time
+}
+
+// usage measures all cache mounts, those again that somebody has used since.
+func (m *cacheMounts) usage() ([]mountUsage, error) {
 	entries, err := os.ReadDir(m.dir)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	var bytes int64
-	var errs []error
+	var all []mountUsage
 	for _, e := range entries {
 		info, err := e.Info()
-		if err != nil || m.users[e.Name()] > 0 || info.ModTime().After(before) {
+		if err != nil || linux.IsTrash(e.Name()) {
+			continue // it has just gone
+		}
+		u := mountUsage{name: e.Name(), used: info.ModTime()}
+		u.size, u.inUse = m.measure(e.Name())
+		all = append(all, u)
+	}
+	return all, nil
+}
+
+// measure is what one takes. A walk through it holds no lock.
+func (m *cacheMounts) measure(name string) (size int64, inUse bool) {
+	m.mu.Lock()
+	s := m.slots[name]
+	if s == nil {
+		s = &mountSlot{uses: 1} // by an earlier daemon
+		m.slots[name] = s
+	}
+	uses, inUse := s.uses, s.users > 0
+	known := s.measured == uses && !inUse
+	size = s.size
+	m.mu.Unlock()
+	if known {
+		return size, false
+	}
+	size = diskUsage(filepath.Join(m.dir, name))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !inUse && s.uses == uses {
+		s.measured, s.size = uses, size
+	}
+	return size, inUse
+}
+
+// remove deletes one that nobody uses, and reports whether that was so.
+func (m *cacheMounts) remove(name string) (bool, error) {
+	trash, err := m.discard(name)
+	if trash == "" || err != nil {
+		return false, err
+	}
+	return true, linux.RemoveAll(trash)
+}
+
+// discard takes one that nobody uses out of sight: builds do not wait for the
+// deleting of it.
+func (m *cacheMounts) discard(name string) (trash string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.usersOf(name) > 0 {
+		return "", nil
+	}
+	trash, err = linux.SetAside(filepath.Join(m.dir, name))
+	if err == nil {
+		delete(m.slots, name)
+	}
+	return trash, err
+}
+
+// prune removes what is not in use and was not since a time.
+func (m *cacheMounts) prune(before time.Time) (int64, error) {
+	all, err := m.usage()
+	errs := []error{err}
+	var bytes int64
+	for _, u := range all {
+		if u.inUse || u.used.After(before) {
 			continue
 		}
-		path := filepath.Join(m.dir, e.Name())
-		bytes += diskUsage(path)
-		errs = append(errs, linux.RemoveAll(path))
+		gone, err := m.remove(u.name)
+		errs = append(errs, err)
+		if gone {
+			bytes += u.size
+		}
 	}
 	return bytes, errors.Join(errs...)
 }

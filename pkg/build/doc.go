@@ -23,7 +23,7 @@
 // # On disk
 //
 //	<Root>/cache/<key>.json     a result; its layers are held by the image store
-//	<Root>/mounts/<id>-<n>/data cache mounts
+//	<Root>/mounts/<id>-<n>/data cache mounts; used last at the time of <id>-<n>
 //	<Root>/tmp/upload-*         what a client has sent
 //	<Root>/tmp/build-*          downloads and archives of one build
 //	<State>/build-*             mounts, secrets and sockets of one build
@@ -35,7 +35,9 @@
 //
 // run.mu guards what operations of one build share and is held over the mounting
 // of a view. cache.mu guards the records. cacheMounts.mu guards who uses which
-// cache mount and is held while a new one is filled. None is taken under another.
+// cache mount. None is taken under another. mountSlot.filling is held while a new
+// cache mount is filled, which takes run.mu, and Builder.trimming while the cache
+// is brought within its limit, which takes cache.mu and cacheMounts.mu.
 //
 // # What it is not for
 //

@@ -51,6 +51,9 @@ func (r *run) convert(ctx context.Context) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n := len(src.Data); n > maxDockerfile { // the front end's own bound is larger
+		return nil, tooLarge(src.Filename, int64(n))
+	}
 	if err := checkExpansion(src.Data, r.request.BuildArgs); err != nil {
 		return nil, err
 	}
@@ -103,8 +106,8 @@ func (r *run) placeDockerfile() error {
 	if r.request.DockerfileName == "" {
 		r.request.DockerfileName = dockerui.DefaultDockerfileName
 	}
-	if len(r.request.Dockerfile) > maxDockerfile {
-		return fmt.Errorf("the Dockerfile has %d bytes, at most %d are allowed: %w", len(r.request.Dockerfile), maxDockerfile, errdefs.ErrInvalidArgument)
+	if n := len(r.request.Dockerfile); n > maxDockerfile {
+		return tooLarge(r.request.DockerfileName, int64(n))
 	}
 	if r.request.Dockerfile == nil {
 		r.locals[dockerui.DefaultLocalNameDockerfile] = r.locals[dockerui.DefaultLocalNameContext]
@@ -228,11 +231,22 @@ func (r *reference) ReadFile(ctx context.Context, req client.ReadRequest) ([]byt
 		return nil, err
 	}
 	defer f.Close()
-	from, n := int64(0), int64(maxDockerfile)
 	if req.Range != nil {
-		from, n = int64(req.Range.Offset), int64(req.Range.Length)
+		return io.ReadAll(io.NewSectionReader(f, int64(req.Range.Offset), int64(req.Range.Length)))
 	}
-	return io.ReadAll(io.NewSectionReader(f, from, n))
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxDockerfile {
+		return nil, tooLarge(req.Filename, info.Size())
+	}
+	return io.ReadAll(io.LimitReader(f, maxDockerfile))
+}
+
+// tooLarge refuses a definition.
+func tooLarge(name string, size int64) error {
+	return fmt.Errorf("%s has %d bytes, at most %d are allowed: %w", name, size, maxDockerfile, errdefs.ErrInvalidArgument)
 }
 
 func (r *reference) open(ctx context.Context, name string) (*os.File, error) {

@@ -2,11 +2,15 @@ package build
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/buildkit/frontend/dockerui"
+	"github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
 
 	"github.com/cri-node/cri-node/pkg/image"
@@ -60,5 +64,122 @@ func TestStepPanics(t *testing.T) {
 	}
 	if _, err := r.solve(t.Context(), broken); !errdefs.IsInternal(err) {
 		t.Errorf("asked again, the step says %v", err)
+	}
+}
+
+// A Dockerfile is refused where it is too large, and never cut.
+func TestDockerfileTooLarge(t *testing.T) {
+	large := "FROM scratch\n" + strings.Repeat("#"+strings.Repeat(" word", 1000)+"\n", maxDockerfile/4000) + "COPY . /\n"
+	for name, given := range map[string]string{"in the request": large, "in the context": ""} {
+		r := newRun(t, nil)
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "Dockerfile"), large)
+		r.locals[dockerui.DefaultLocalNameContext] = &local{dir: dir}
+		if given != "" {
+			r.request.Dockerfile = []byte(given)
+		}
+		_, err := r.convert(t.Context())
+		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "at most 4194304 are allowed") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	r := newRun(t, nil)
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "f"), large)
+	if _, err := (&reference{run: r, result: result{dir: dir}}).ReadFile(t.Context(), client.ReadRequest{Filename: "f"}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("read whole: %v", err)
+	}
+}
+
+// filled makes a cache mount with so many bytes in it, and lets go of it.
+func filled(t *testing.T, r *run, id string, size int) *cacheMount {
+	t.Helper()
+	c, err := r.mounts.use(t.Context(), id, pb.CacheSharingOpt_SHARED, func(dir string) error {
+		return os.WriteFile(filepath.Join(dir, "f"), make([]byte, size), 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Cache mounts count for the limit of the cache, and go by age, but for those in
+// use.
+func TestCacheMountsAreBounded(t *testing.T) {
+	r := newRun(t, nil)
+	r.config.CacheBytes = 7 << 19
+	oldest := filled(t, r, "oldest", 2<<20) // used by a build under way
+	var released []*cacheMount
+	for _, id := range []string{"old", "new"} {
+		c := filled(t, r, id, 1<<20)
+		if err := c.release(); err != nil {
+			t.Fatal(err)
+		}
+		released = append(released, c)
+	}
+	past := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(filepath.Dir(released[0].path), past, past); err != nil {
+		t.Fatal(err)
+	}
+	u, err := r.Usage()
+	if err != nil || u.Mounts != 3 || u.Bytes < 4<<20 || u.InUse < 2<<20 || u.InUse >= 3<<20 {
+		t.Errorf("usage is %+v, %v", u, err)
+	}
+	if err := r.trim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	there := func(c *cacheMount) bool { _, err := os.Lstat(c.path); return err == nil }
+	if !there(oldest) || there(released[0]) || !there(released[1]) {
+		t.Errorf("after a trim: in use %v, old %v, new %v", there(oldest), there(released[0]), there(released[1]))
+	}
+	// What is written into one counts when it is free.
+	if err := os.WriteFile(filepath.Join(oldest.path, "g"), make([]byte, 2<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := oldest.release(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.trim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := r.Usage(); err != nil || u.Bytes != 0 || u.Mounts != 0 {
+		t.Errorf("what is larger than the limit stays: %+v, %v", u, err)
+	}
+	if entries, err := os.ReadDir(r.mounts.dir); err != nil || len(entries) != 0 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
+// A mount that is being filled keeps neither others nor the build's views from
+// being found.
+func TestFillingKeepsNobody(t *testing.T) {
+	r := newRun(t, nil)
+	filling, goOn := make(chan struct{}), make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		c, err := r.mounts.use(t.Context(), "slow", pb.CacheSharingOpt_SHARED, func(string) error {
+			close(filling)
+			<-goOn
+			return nil
+		})
+		if err == nil {
+			err = c.release()
+		}
+		ended <- err
+	}()
+	<-filling
+	other := make(chan error, 1)
+	go func() { other <- filled(t, r, "quick", 1).release() }()
+	select {
+	case err := <-other:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("another mount waits")
+	}
+	close(goOn)
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

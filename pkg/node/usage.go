@@ -22,8 +22,11 @@ func (s *system) DiskUsage(ctx context.Context, _ *nodev1.DiskUsageRequest) (*no
 	}
 	cache := &nodev1.DiskUsageResponse_Kind{Kind: "build-cache"}
 	if b := s.Server.builder.builds; b != nil {
-		bytes, results := b.Usage()
-		cache.Total, cache.Size, cache.Reclaimable = int32(results), bytes, bytes
+		u, err := b.Usage()
+		if err != nil {
+			return nil, err
+		}
+		cache.Total, cache.Size, cache.Reclaimable = int32(u.Results+u.Mounts), u.Bytes, u.Bytes-u.InUse
 	}
 	return &nodev1.DiskUsageResponse{Kinds: []*nodev1.DiskUsageResponse_Kind{
 		s.imagesUsage(), s.containersUsage(), volumes, cache,

@@ -3,9 +3,11 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,4 +154,29 @@ func TestBuildConcurrent(t *testing.T) {
 	}
 	b.removeBuilt()
 	b.prune()
+}
+
+// A cache mount is a part of the cache that people see and prune.
+func TestBuildCacheMountCounts(t *testing.T) {
+	b := onBuilds(t)
+	b.prune()
+	usage := func() kindUsage {
+		t.Helper()
+		out, err := b.command("system", "df", "-o", "json").Output()
+		b.must(err)
+		var all []kindUsage
+		b.must(json.Unmarshal(out, &all))
+		return all[slices.IndexFunc(all, func(k kindUsage) bool { return k.Kind == "build-cache" })]
+	}
+	b.dockerfile("FROM BASE\nRUN --mount=type=cache,target=/c,id=e2e-counts dd if=/dev/zero of=/c/f bs=1048576 count=3 && echo 1 > /x")
+	b.built()
+	if k := usage(); k.Total < 2 || k.Size < 3<<20 || k.Reclaimable != k.Size {
+		t.Errorf("the cache is %+v", k)
+	}
+	out, err := b.command("builder", "prune", "--all").CombinedOutput()
+	b.must(err)
+	contains(b.env, "what prune says", string(out), "reclaimed space: 3.")
+	if k := usage(); k.Total != 0 || k.Size != 0 {
+		t.Errorf("after a prune the cache is %+v", k)
+	}
 }

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -100,7 +101,7 @@ func RecordIDs(dir string) ([]string, error) {
 	return ids, nil
 }
 
-// trashPrefix marks directories that Discard has taken out of sight.
+// trashPrefix marks directories that Discard and SetAside have taken out of sight.
 const trashPrefix = ".trash-"
 
 // IsTrash reports whether a directory was discarded but not yet deleted.
@@ -118,6 +119,26 @@ func Discard(dir string) error {
 	if err := RemoveAll(trash); err != nil {
 		return err
 	}
+	if err := rename(dir, trash); err != nil {
+		return ignoreNotExist(err)
+	}
+	return RemoveAll(trash)
+}
+
+// SetAside is the first half of Discard, for who must not wait for the deleting
+// of what may be large while it holds a lock: it returns where the directory is
+// now, for RemoveAll; "" if there was none. EmptyTrash finds what is left.
+func SetAside(dir string) (trash string, err error) {
+	// Another one of this name may come and go while this one is deleted.
+	trash = filepath.Join(filepath.Dir(filepath.Clean(dir)), trashPrefix+rand.Text())
+	if err := rename(dir, trash); err != nil {
+		return "", ignoreNotExist(err)
+	}
+	return trash, nil
+}
+
+// rename moves a directory that nothing is mounted in.
+func rename(dir, to string) error {
 	mounted, err := MountBelow(dir)
 	if err != nil {
 		return err
@@ -125,10 +146,7 @@ func Discard(dir string) error {
 	if mounted != "" {
 		return fmt.Errorf("discard %s: still mounted at %s: %w", dir, mounted, unix.EBUSY)
 	}
-	if err := os.Rename(dir, trash); err != nil {
-		return ignoreNotExist(err)
-	}
-	return RemoveAll(trash)
+	return os.Rename(dir, to)
 }
 
 // EmptyTrash deletes what Discard renamed but a crash kept it from deleting.

@@ -123,6 +123,37 @@ func TestDiscard(t *testing.T) {
 	}
 }
 
+func TestSetAside(t *testing.T) {
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "abc")
+	if trash, err := SetAside(dir); err != nil || trash != "" {
+		t.Errorf("nothing was set aside as %q, %v", trash, err)
+	}
+	seen := map[string]bool{}
+	for range 2 { // the first one is not deleted yet when the second one goes
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		trash, err := SetAside(dir)
+		if err != nil || seen[trash] || !IsTrash(filepath.Base(trash)) {
+			t.Fatal(trash, err)
+		}
+		seen[trash] = true
+		if _, err := os.Lstat(trash); err != nil {
+			t.Error(err)
+		}
+	}
+	if ids, err := RecordIDs(parent); err != nil || len(ids) != 0 {
+		t.Errorf("RecordIDs = %v, %v", ids, err)
+	}
+	if err := EmptyTrash(parent); err != nil {
+		t.Fatal(err)
+	}
+	if entries, _ := os.ReadDir(parent); len(entries) != 0 {
+		t.Errorf("left: %v", entries)
+	}
+}
+
 func TestLockIsExclusive(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	first, err := Lock(path)
