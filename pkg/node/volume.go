@@ -93,6 +93,16 @@ func (s *Server) users(name string) []*entry {
 
 // removeVolume removes a volume that nobody uses.
 func (s *Server) removeVolume(name string) error {
+	erase, err := s.takeVolume(name)
+	if err != nil {
+		return err
+	}
+	return erase()
+}
+
+// takeVolume is removeVolume up to the deleting of its files, for which no
+// container that is made waits.
+func (s *Server) takeVolume(name string) (erase func() error, err error) {
 	s.volumeUse.Lock()
 	defer s.volumeUse.Unlock()
 	if users := s.users(name); len(users) > 0 {
@@ -101,16 +111,16 @@ func (s *Server) removeVolume(name string) error {
 			by = append(by, e.name())
 		}
 		slices.Sort(by)
-		return refused("volume %q is in use by %s: remove them first", name, strings.Join(by, ", "))
+		return nil, refused("volume %q is in use by %s: remove them first", name, strings.Join(by, ", "))
 	}
 	if _, err := s.volumes.Get(name); errdefs.IsNotFound(err) {
-		return nil // it is gone
+		return func() error { return nil }, nil // it is gone
 	}
-	if err := s.volumes.Remove(name); err != nil {
-		return err
+	if erase, err = s.volumes.Remove(name); err != nil {
+		return nil, err
 	}
 	s.Report("volume", "destroy", name, name, nil)
-	return nil
+	return erase, nil
 }
 
 // removeUnused removes a volume that was made for a container which is gone,

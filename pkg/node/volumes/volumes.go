@@ -152,18 +152,30 @@ func (s *Store) List() []Volume {
 	return list
 }
 
-// Remove deletes a volume and what is in it. One that is not there is a success.
-func (s *Store) Remove(name string) error {
+// Remove takes a volume away, at once; erase then deletes what was in it, which
+// may take long and so is for whoever holds no lock, or else the next Open does.
+// A volume that is not there is a success.
+func (s *Store) Remove(name string) (erase func() error, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	erase = func() error { return nil }
 	if _, ok := s.byID[name]; !ok {
-		return nil
+		return erase, nil
 	}
-	if err := linux.Discard(filepath.Join(s.dir, name)); err != nil {
-		return fmt.Errorf("remove volume %s: %w", name, err)
+	trash, err := linux.SetAside(filepath.Join(s.dir, name))
+	if err != nil {
+		return nil, fmt.Errorf("remove volume %s: %w", name, err)
 	}
 	delete(s.byID, name)
-	return nil
+	if trash != "" {
+		erase = func() error {
+			if err := linux.RemoveAll(trash); err != nil {
+				return fmt.Errorf("delete the files of volume %s, which is gone: %w", name, err)
+			}
+			return nil
+		}
+	}
+	return erase, nil
 }
 
 // Empty reports whether there is nothing in a volume yet.

@@ -18,6 +18,62 @@ func open(t *testing.T, dir string) *Store {
 	return s
 }
 
+func remove(t *testing.T, s *Store, name string) {
+	t.Helper()
+	erase, err := s.Remove(name)
+	if err == nil {
+		err = erase()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A volume is gone before its files are, so that nobody waits for that, and one
+// that is made meanwhile is another.
+func TestRemoveIsQuick(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	write := func() {
+		t.Helper()
+		if _, made, err := s.Create(Volume{Name: "data"}); err != nil || !made {
+			t.Fatal(made, err)
+		}
+		if err := os.WriteFile(filepath.Join(s.Path("data"), "f"), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var erases []func() error
+	for range 2 {
+		write()
+		erase, err := s.Remove("data")
+		if err != nil {
+			t.Fatal(err)
+		}
+		erases = append(erases, erase)
+		if _, err := s.Get("data"); !errdefs.IsNotFound(err) {
+			t.Error(err)
+		}
+	}
+	write()
+	for _, erase := range erases {
+		if err := erase(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(s.Path("data"), "f")); err != nil {
+		t.Error(err)
+	}
+	// The daemon dies before the files are gone.
+	if _, err := s.Remove("data"); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 || len(s.List()) != 0 {
+		t.Error(entries, err)
+	}
+}
+
 func TestVolumesStay(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
@@ -45,9 +101,7 @@ func TestVolumesStay(t *testing.T) {
 	if list := s.List(); len(list) != 1 || list[0].Name != "data" {
 		t.Error(list)
 	}
-	if err := s.Remove("data"); err != nil {
-		t.Fatal(err)
-	}
+	remove(t, s, "data")
 	if _, err := s.Get("data"); !errdefs.IsNotFound(err) {
 		t.Error(err)
 	}
