@@ -13,7 +13,8 @@ import (
 
 // Attach connects a client to the streams of a container. With start it is
 // connected first and the container is started then; the last message is the
-// exit code of that run. A client that goes leaves the container running.
+// exit code of that run. A client that goes leaves the container running, and so
+// does one that sends a signal to a container of kubelet's.
 func (s *containers) Attach(stream grpc.BidiStreamingServer[nodev1.AttachRequest, nodev1.StreamResponse]) error {
 	first, err := stream.Recv()
 	if err != nil {
@@ -33,10 +34,20 @@ func (s *containers) Attach(stream grpc.BidiStreamingServer[nodev1.AttachRequest
 	case state.State != runtime.Running && !open.GetStart():
 		return refused("container %q does not run: \"cri-node start -a %s\" starts it", s.title(t), s.title(t))
 	}
-	ctx, cancel := s.bound(stream.Context())
-	defer cancel()
+	bounded, stop := s.bound(stream.Context())
+	defer stop()
+	ctx, end := context.WithCancelCause(bounded)
+	defer end(nil)
 	c := newClient(open.GetSize(), func() (input, error) { return stream.Recv() }, stream.Send)
-	c.signal = func(ctx context.Context, name string) error { return s.passSignal(ctx, t, name) }
+	c.signal = func(ctx context.Context, name string) error {
+		// As kill does, which can be forced; and whoever presses ctrl-c wants to
+		// leave.
+		if t.e == nil {
+			end(refused("container %[1]q belongs to Kubernetes and gets no signals of a client that is attached: it goes on, and \"cri-node kill --force %[1]s\" sends it one", s.title(t)))
+			return nil
+		}
+		return s.passSignal(ctx, t, name)
+	}
 	wants := runtime.Streams{TTY: t.c.Status().TTY}
 	if open.GetStdin() {
 		wants.Stdin = someStream{}
@@ -60,13 +71,14 @@ func (s *containers) Attach(stream grpc.BidiStreamingServer[nodev1.AttachRequest
 	return a.exit(ctx, n)
 }
 
-// passSignal gives the container's process a signal of the client's.
+// passSignal gives the process of a container of people's a signal of the
+// client's.
 func (s *Server) passSignal(ctx context.Context, t target, name string) error {
 	sig, err := runtime.ParseSignal(name)
 	if err != nil {
 		return err
 	}
-	if t.e != nil && asksForEnd(t.c.Status(), sig) {
+	if asksForEnd(t.c.Status(), sig) {
 		if err := s.dontRestart(t.e); err != nil {
 			return err
 		}

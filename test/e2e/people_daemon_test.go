@@ -417,6 +417,16 @@ func TestPeopleAndKubelet(t *testing.T) {
 	} {
 		refuses(p, what, call(), "belongs to Kubernetes")
 	}
+	attached, err := p.Attach(t.Context())
+	p.must(err)
+	p.must(attached.Send(&nodev1.AttachRequest{Open: &nodev1.AttachOpen{Container: ref, Stdout: true}}))
+	if m, err := attached.Recv(); err != nil || !m.Ready {
+		t.Fatal(m, err)
+	}
+	p.must(attached.Send(&nodev1.AttachRequest{Signal: "SIGKILL"}))
+	_, err = attached.Recv()
+	refuses(p, "a signal of a client that is attached", err, "belongs to Kubernetes")
+	equal(p.env, "the state after a signal", p.get(c.id).State, "running")
 	list, err := p.node.Runtime.ListContainers(t.Context(), nil)
 	p.must(err)
 	for _, seen := range list {

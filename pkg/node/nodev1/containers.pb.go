@@ -2726,7 +2726,8 @@ type AttachRequest struct {
 	Stdin       []byte        `protobuf:"bytes,2,opt,name=stdin,proto3" json:"stdin,omitempty"`
 	StdinClosed bool          `protobuf:"varint,3,opt,name=stdin_closed,json=stdinClosed,proto3" json:"stdin_closed,omitempty"`
 	Size        *TerminalSize `protobuf:"bytes,4,opt,name=size,proto3" json:"size,omitempty"`
-	// signal is passed on to the container's process.
+	// signal is passed on to the container's process. One for a container of
+	// kubelet's ends the attach instead.
 	Signal        string `protobuf:"bytes,5,opt,name=signal,proto3" json:"signal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
