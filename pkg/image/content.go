@@ -198,14 +198,18 @@ func (s *Store) collect(ctx context.Context) {
 	}
 }
 
+// emptyTrash deletes what is in the trash when it is called, beginning once nobody
+// else does that. It ends with ctx or the store, between two trees.
 func (s *Store) emptyTrash(ctx context.Context) error {
+	s.emptying.Lock()
+	defer s.emptying.Unlock()
 	entries, err := os.ReadDir(s.path(dirTrash))
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, e := range entries {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || s.ctx.Err() != nil {
 			break
 		}
 		errs = append(errs, linux.RemoveAll(s.path(dirTrash, e.Name())))

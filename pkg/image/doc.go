@@ -106,6 +106,8 @@
 // container never waits for a pull. Readers of images take no lock: they look
 // at an immutable view that each change replaces. Pulls and layers are shared
 // through flights, which have a lock of their own and call nobody under it.
+// Store.emptying is held over the deletion of what is in the trash, and nothing is
+// taken under it.
 //
 // # What it is not for
 //

@@ -199,8 +199,10 @@ func (s *Store) Resolve(ref string) (*Image, error) {
 
 // Remove takes away all names of the image that ref means, and the image with
 // them. When it returns, nobody sees the image any more, whoever removed it.
-// Layers that a rootfs stands on stay until that goes. An image that does not
-// exist is a success.
+// Layers that a rootfs stands on stay until that goes; what the others took of the
+// disk is free by then, for kubelet looks at once whether it has to evict a pod all
+// the same. Only the end of ctx leaves that to the collector. An image that does
+// not exist is a success.
 func (s *Store) Remove(ctx context.Context, ref string) error {
 	done, err := s.begin()
 	if err != nil {
@@ -210,6 +212,16 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := s.removeImage(ref); err != nil {
+		return err
+	}
+	// The collector goes on with what this cannot delete, and logs why.
+	_ = s.emptyTrash(ctx)
+	return nil
+}
+
+// removeImage moves what only this image needs to the trash.
+func (s *Store) removeImage(ref string) error {
 	s.names.Lock()
 	defer s.names.Unlock()
 	img, err := s.Resolve(ref)

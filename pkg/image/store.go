@@ -98,6 +98,7 @@ type Store struct {
 	// idmap is set once, by ProbeIDMap.
 	idmap idmapSupport
 
+	emptying sync.Mutex // held by whoever empties the trash
 	// holding guards holds, and is taken before mu.
 	holding sync.Mutex
 	holds   map[string]holdRecord

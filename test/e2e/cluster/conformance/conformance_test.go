@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"github.com/cri-node/cri-node/test/e2e/cluster/plane"
 	"github.com/cri-node/cri-node/test/e2e/cluster/suite"
 	"github.com/cri-node/cri-node/test/e2e/image"
+	"github.com/cri-node/cri-node/test/e2e/invariant"
 	"github.com/cri-node/cri-node/test/e2e/node"
 	"github.com/cri-node/cri-node/test/specs"
 )
@@ -125,12 +127,16 @@ func TestNode(t *testing.T) {
 		must(t, c.Worker.StartKubelet(ctx))
 	})
 	hideSystemd(t)
+	dropCgroups(t)
 	config := filepath.Join(t.TempDir(), "kubelet.yaml")
 	must(t, os.WriteFile(config, []byte(fmt.Sprintf(kubeletConfig, c.Worker.Cgroup())), 0o644))
 	run(t, "node", build.E2ENode, []string{
 		"--kubelet-config-file=" + config, "--node-name=" + c.Worker.Name(),
 		"--container-runtime-endpoint=" + c.Worker.Node.Endpoint(), "--image-service-endpoint=" + c.Worker.Node.Endpoint(),
 		"--prepull-images=false", "--report-dir=" + t.TempDir(),
+		// kubelet without an address asks for that of its name, and nobody answers in
+		// the cage: it would be registered too late for what waits for that.
+		"--kubelet-flags=--node-ip=" + c.Worker.IP(),
 	}, "--focus-file=test/e2e_node/")
 }
 
@@ -144,6 +150,24 @@ func hideSystemd(t *testing.T) {
 	}
 	must(t, unix.Mount(os.DevNull, program, "", unix.MS_BIND, ""))
 	t.Cleanup(func() { must(t, unix.Unmount(program, 0)) })
+}
+
+// dropCgroups removes at the end the cgroups that the suite has its kubelet make at
+// the root of the tree, which is the machine's.
+func dropCgroups(t *testing.T) {
+	t.Helper()
+	roots, err := invariant.CgroupMounts()
+	must(t, err)
+	t.Cleanup(func() {
+		for _, root := range roots {
+			for _, name := range []string{"kubelet", "system"} {
+				// Somebody else's has processes, and stays.
+				if err := unix.Rmdir(filepath.Join(root, name)); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) {
+					t.Errorf("remove cgroup %s in %s: %v", name, root, err)
+				}
+			}
+		}
+	})
 }
 
 // kubeletConfig is the configuration that the suite has for itself, but for what a
@@ -160,6 +184,8 @@ fileCheckFrequency: 10s
 evictionPressureTransitionPeriod: 30s
 evictionHard: {memory.available: 250Mi, nodefs.available: 1%%, nodefs.inodesFree: 1%%}
 evictionMinimumReclaim: {nodefs.available: 1%%, nodefs.inodesFree: 1%%}
+imageGCHighThresholdPercent: 100
+imageGCLowThresholdPercent: 99
 serializeImagePulls: false
 `
 
