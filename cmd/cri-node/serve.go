@@ -158,7 +158,11 @@ func listen(cfg config.Server) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("server.listen: %w", err)
 	}
-	if err := errors.Join(os.Chown(path, 0, cfg.SocketGID), os.Chmod(path, 0o660)); err != nil {
+	mode := os.FileMode(0o600)
+	if cfg.SocketGID != 0 { // a machine may have others in the group of root
+		mode = 0o660
+	}
+	if err := errors.Join(os.Chown(path, 0, cfg.SocketGID), os.Chmod(path, mode)); err != nil {
 		return nil, errors.Join(fmt.Errorf("server.listen: %w", err), l.Close())
 	}
 	return l, nil

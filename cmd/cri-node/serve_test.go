@@ -49,13 +49,25 @@ func TestTakeDirectories(t *testing.T) {
 
 func TestListen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "cri.sock")
-	server := config.Server{Listen: "unix://" + path, SocketGID: os.Getgid()}
-	l, err := listen(server)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode() != fs.ModeSocket|0o660 {
-		t.Errorf("socket is %v, %v", info.Mode(), err)
+	var l net.Listener
+	var server config.Server
+	for gid, mode := range map[int]fs.FileMode{12345: 0o660, 0: 0o600} {
+		if os.Getuid() != 0 && gid != 0 {
+			continue
+		}
+		server = config.Server{Listen: "unix://" + path, SocketGID: gid}
+		if l != nil {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var err error
+		if l, err = listen(server); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode() != fs.ModeSocket|mode {
+			t.Errorf("the socket of group %d is %v, %v", gid, info.Mode(), err)
+		}
 	}
 	if _, err := listen(server); err == nil || !strings.Contains(err.Error(), "another program serves on "+path) {
 		t.Errorf("listen where another serves: %v", err)
@@ -66,7 +78,8 @@ func TestListen(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if l, err = listen(server); err != nil {
+	l, err := listen(server)
+	if err != nil {
 		t.Fatalf("listen where a dead daemon's socket is: %v", err)
 	}
 	if err := l.Close(); err != nil {

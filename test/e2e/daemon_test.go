@@ -67,7 +67,7 @@ func TestSocket(t *testing.T) {
 	e := onShared(t)
 	info, err := os.Stat(strings.TrimPrefix(e.node.Endpoint(), "unix://"))
 	e.must(err)
-	equal(e, "mode", info.Mode().Perm(), fs.FileMode(0o660))
+	equal(e, "mode", info.Mode().Perm(), fs.FileMode(0o600))
 	for _, dir := range []string{e.node.Root, e.node.State} {
 		info, err := os.Stat(dir)
 		e.must(err)
