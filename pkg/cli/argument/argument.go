@@ -61,6 +61,36 @@ func Pair(what, s string) (key, value string, err error) {
 	return key, value, nil
 }
 
+// Pairs reads many of them; the last of a key counts.
+func Pairs(what string, list []string) (map[string]string, error) {
+	all := make(map[string]string)
+	for _, s := range list {
+		key, value, err := Pair(what, s)
+		if err != nil {
+			return nil, err
+		}
+		all[key] = value
+	}
+	return all, nil
+}
+
+// HasLabel reports whether there is the label that a filter label=KEY or
+// label=KEY=VALUE wants.
+func HasLabel(labels map[string]string, filter string) bool {
+	key, want, exact := strings.Cut(filter, "=")
+	got, ok := labels[key]
+	return ok && (!exact || got == want)
+}
+
+// Bool reads the value of a filter that is true or false.
+func Bool(key, value string) (bool, error) {
+	yes, err := strconv.ParseBool(value)
+	if err != nil {
+		return false, fmt.Errorf("invalid filter '%s=%s': it can be true or false", key, value)
+	}
+	return yes, nil
+}
+
 // Filter reads the KEY=VALUE of a --filter, whose key is one of keys.
 func Filter(s string, keys ...string) (key, value string, err error) {
 	key, value, ok := strings.Cut(s, "=")

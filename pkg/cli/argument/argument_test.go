@@ -1,6 +1,7 @@
 package argument
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +52,25 @@ func TestFilter(t *testing.T) {
 	for _, s := range []string{"label", "", "other=x"} {
 		if _, _, err := Filter(s, "label"); err == nil {
 			t.Errorf("%q is taken", s)
+		}
+	}
+}
+
+func TestPairs(t *testing.T) {
+	got, err := Pairs("label", []string{"a=1", "b", "a=2=3"})
+	if err != nil || !maps.Equal(got, map[string]string{"a": "2=3", "b": ""}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if _, err := Pairs("label", []string{"a=1", "=2"}); err == nil {
+		t.Error("a pair without a key")
+	}
+}
+
+func TestHasLabel(t *testing.T) {
+	labels := map[string]string{"a": "1", "b": ""}
+	for filter, want := range map[string]bool{"a": true, "a=1": true, "a=": false, "b": true, "b=": true, "c": false, "c=": false} {
+		if HasLabel(labels, filter) != want {
+			t.Errorf("%s: not %v", filter, want)
 		}
 	}
 }

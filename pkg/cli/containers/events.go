@@ -112,9 +112,7 @@ func eventHas(e *nodev1.Event, key, value string) bool {
 		// health_status: healthy and exec_start: sh have more to them
 		return e.GetAction() == value || strings.HasPrefix(e.GetAction(), value+":")
 	case "label":
-		k, v, exact := strings.Cut(value, "=")
-		got, ok := e.GetAttributes()[k]
-		return ok && (!exact || got == v)
+		return argument.HasLabel(e.GetAttributes(), value)
 	case "image":
 		if e.GetType() == "container" {
 			return familiar(e.GetAttributes()["image"]) == familiar(value)

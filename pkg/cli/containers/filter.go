@@ -86,11 +86,7 @@ func filterTest(key, value string, all []*nodev1.Container) (func(*nodev1.Contai
 			return expression.MatchString(displayName(c)) || expression.MatchString("/"+displayName(c))
 		}, nil
 	case "label":
-		k, v, exact := strings.Cut(value, "=")
-		return func(c *nodev1.Container) bool {
-			got, ok := c.GetLabels()[k]
-			return ok && (!exact || got == v)
-		}, nil
+		return func(c *nodev1.Container) bool { return argument.HasLabel(c.GetLabels(), value) }, nil
 	case "status":
 		return func(c *nodev1.Container) bool { return c.GetState() == value }, nil
 	case "exited":

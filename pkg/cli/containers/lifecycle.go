@@ -54,7 +54,7 @@ func stopCommand(flags *client.Flags) *cobra.Command {
 	}
 	e.addFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return forEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
+		return ForEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
 			_, err := n.Containers.Stop(ctx, &nodev1.StopRequest{Container: name, Timeout: e.seconds(cmd), Signal: e.signal, Force: e.force})
 			return err
 		})
@@ -73,7 +73,7 @@ func restartCommand(flags *client.Flags) *cobra.Command {
 	}
 	e.addFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return forEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
+		return ForEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
 			_, err := n.Containers.Restart(ctx, &nodev1.RestartRequest{Container: name, Timeout: e.seconds(cmd), Signal: e.signal, Force: e.force})
 			return err
 		})
@@ -91,7 +91,7 @@ func killCommand(flags *client.Flags) *cobra.Command {
 		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Running(flags, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return forEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
+			return ForEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
 				_, err := n.Containers.Kill(ctx, &nodev1.KillRequest{Container: name, Signal: signal, Force: force})
 				return err
 			})
@@ -111,7 +111,7 @@ func pauseCommand(flags *client.Flags) *cobra.Command {
 		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Running(flags, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return forEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
+			return ForEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
 				_, err := n.Containers.Pause(ctx, &nodev1.PauseRequest{Container: name, Force: force})
 				return err
 			})
@@ -130,7 +130,7 @@ func unpauseCommand(flags *client.Flags) *cobra.Command {
 		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Running(flags, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return forEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
+			return ForEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
 				_, err := n.Containers.Unpause(ctx, &nodev1.UnpauseRequest{Container: name, Force: force})
 				return err
 			})

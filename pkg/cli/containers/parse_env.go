@@ -93,26 +93,17 @@ func readPairs(m Machine, file string) ([]string, error) {
 
 // pairs puts KEY=VALUE of files and flags into a map; nil where there are none.
 func pairs(m Machine, what string, files, flags []string) (map[string]string, error) {
-	all := make(map[string]string)
-	lists := make([][]string, 0, len(files)+1)
+	var list []string
 	for _, file := range files {
 		lines, err := readPairs(m, file)
 		if err != nil {
 			return nil, err
 		}
-		lists = append(lists, lines)
+		list = append(list, lines...)
 	}
-	for _, list := range append(lists, flags) {
-		for _, s := range list {
-			key, value, err := argument.Pair(what, s)
-			if err != nil {
-				return nil, err
-			}
-			all[key] = value
-		}
-	}
-	if len(all) == 0 {
-		return nil, nil //nolint:nilnil // none
+	all, err := argument.Pairs(what, append(list, flags...))
+	if err != nil || len(all) == 0 {
+		return nil, err //nolint:nilnil // none
 	}
 	return all, nil
 }

@@ -63,7 +63,7 @@ func startCommand(flags *client.Flags) *cobra.Command {
 		ValidArgsFunction: complete.Stopped(flags, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !attach && !interactive {
-				return forEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
+				return ForEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
 					_, err := n.Containers.Start(ctx, &nodev1.StartRequest{Container: name})
 					return err
 				})

@@ -76,8 +76,8 @@ func cmdError(cmd *cobra.Command, err error) {
 	fmt.Fprintf(cmd.ErrOrStderr(), "cri-node: %v\n", err)
 }
 
-// forEach calls do for each argument, and prints those it worked for.
-func forEach(cmd *cobra.Command, flags *client.Flags, args []string, do func(ctx context.Context, n *client.Node, name string) error) error {
+// ForEach calls do for each argument, and prints those it worked for.
+func ForEach(cmd *cobra.Command, flags *client.Flags, args []string, do func(ctx context.Context, n *client.Node, name string) error) error {
 	return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
 		result := failed{cmd: cmd, flags: flags}
 		for _, name := range args {

@@ -169,17 +169,13 @@ func matches(pattern string, n named) bool {
 func (o *listOptions) filter(key, value string, images []*nodev1.Image) (func(listed) bool, error) {
 	switch key {
 	case "dangling":
-		want, err := strconv.ParseBool(value)
+		want, err := argument.Bool(key, value)
 		if err != nil {
-			return nil, fmt.Errorf("invalid filter 'dangling=%s': it can be true or false", value)
+			return nil, err
 		}
 		return func(l listed) bool { return (l.tag == none) == want }, nil
 	case "label":
-		k, v, hasValue := strings.Cut(value, "=")
-		return func(l listed) bool {
-			got, there := l.GetLabels()[k]
-			return there && (!hasValue || got == v)
-		}, nil
+		return func(l listed) bool { return argument.HasLabel(l.GetLabels(), value) }, nil
 	case "reference":
 		if _, err := path.Match(value, ""); err != nil {
 			return nil, fmt.Errorf("invalid filter 'reference=%s': %w", value, err)

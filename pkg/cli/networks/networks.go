@@ -5,7 +5,6 @@ package networks
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -60,17 +59,14 @@ func createCommand(flags *client.Flags) *cobra.Command {
 		Args:              argument.Exactly(1),
 		ValidArgsFunction: complete.Words(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request := &nodev1.CreateNetworkRequest{Name: args[0], Labels: make(map[string]string)}
 			if err := checkName(args[0]); err != nil {
 				return err
 			}
-			for _, s := range labels {
-				key, value, err := argument.Pair("label", s)
-				if err != nil {
-					return err
-				}
-				request.Labels[key] = value
+			set, err := argument.Pairs("label", labels)
+			if err != nil {
+				return err
 			}
+			request := &nodev1.CreateNetworkRequest{Name: args[0], Labels: set}
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
 				if _, err := n.System.CreateNetwork(ctx, request); err != nil {
 					return err
@@ -157,20 +153,17 @@ func choose(all []*nodev1.Network, filter []string) ([]*nodev1.Network, error) {
 		keep := func(n *nodev1.Network) bool { return strings.Contains(n.GetName(), value) }
 		switch key {
 		case "label":
-			k, v, exact := strings.Cut(value, "=")
-			keep = func(n *nodev1.Network) bool {
-				got, ok := n.GetLabels()[k]
-				return ok && (!exact || got == v)
-			}
+			keep = func(n *nodev1.Network) bool { return argument.HasLabel(n.GetLabels(), value) }
 		case "driver":
 			keep = func(n *nodev1.Network) bool { return driver(n.GetName()) == value }
 		case "dangling":
-			if value != "true" && value != "false" {
-				return nil, fmt.Errorf("invalid filter 'dangling=%s': it can be true or false", value)
+			want, err := argument.Bool(key, value)
+			if err != nil {
+				return nil, err
 			}
 			keep = func(n *nodev1.Network) bool {
 				unused := builtIn()[n.GetName()] == "" && len(n.GetContainers()) == 0
-				return unused == (value == "true")
+				return unused == want
 			}
 		}
 		chosen = slices.DeleteFunc(chosen, func(n *nodev1.Network) bool { return !keep(n) })
@@ -213,9 +206,6 @@ func connectCommand(flags *client.Flags) *cobra.Command {
 		Args:              argument.Exactly(2),
 		ValidArgsFunction: networkThenContainer(flags),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkName(args[0]); err != nil {
-				return err
-			}
 			return connect(cmd, flags, &nodev1.ConnectNetworkRequest{Name: args[0], Container: args[1], Aliases: aliases})
 		},
 	}
@@ -236,9 +226,6 @@ func disconnectCommand(flags *client.Flags) *cobra.Command {
 		Args:              argument.Exactly(2),
 		ValidArgsFunction: networkThenContainer(flags),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkName(args[0]); err != nil {
-				return err
-			}
 			return connect(cmd, flags, &nodev1.ConnectNetworkRequest{Name: args[0], Container: args[1], Disconnect: true})
 		},
 	}
@@ -247,6 +234,9 @@ func disconnectCommand(flags *client.Flags) *cobra.Command {
 }
 
 func connect(cmd *cobra.Command, flags *client.Flags, request *nodev1.ConnectNetworkRequest) error {
+	if err := checkName(request.GetName()); err != nil {
+		return err
+	}
 	return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
 		_, err := n.System.ConnectNetwork(ctx, request)
 		return err
@@ -272,20 +262,15 @@ func removeCommand(flags *client.Flags) *cobra.Command {
 		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Networks(flags),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
-				var failed error
-				for _, name := range args {
-					err := checkName(name)
-					if err == nil {
-						_, err = n.System.RemoveNetwork(ctx, &nodev1.RemoveNetworkRequest{Name: name})
-					}
-					if err != nil && (!force || !client.IsNotFound(err)) {
-						failed = errors.Join(failed, flags.Explain(err))
-						continue
-					}
-					fmt.Fprintln(cmd.OutOrStdout(), name)
+			return containers.ForEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
+				if err := checkName(name); err != nil {
+					return err
 				}
-				return failed
+				_, err := n.System.RemoveNetwork(ctx, &nodev1.RemoveNetworkRequest{Name: name})
+				if force && client.IsNotFound(err) {
+					return nil
+				}
+				return err
 			})
 		},
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -46,16 +45,13 @@ func createCommand(flags *client.Flags) *cobra.Command {
 			if driver != "local" || len(options) > 0 {
 				return errors.New("volumes are directories of this machine: there are no other drivers, and no options")
 			}
-			request := &nodev1.CreateVolumeRequest{Labels: make(map[string]string)}
+			set, err := argument.Pairs("label", labels)
+			if err != nil {
+				return err
+			}
+			request := &nodev1.CreateVolumeRequest{Labels: set}
 			if len(args) > 0 {
 				request.Name = args[0]
-			}
-			for _, s := range labels {
-				key, value, err := argument.Pair("label", s)
-				if err != nil {
-					return err
-				}
-				request.Labels[key] = value
 			}
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
 				r, err := n.System.CreateVolume(ctx, request)
@@ -125,20 +121,16 @@ func choose(all []*nodev1.Volume, filter []string) ([]*nodev1.Volume, error) {
 		if err != nil {
 			return nil, err
 		}
-		k, v, exact := strings.Cut(value, "=")
 		var drop func(*nodev1.Volume) bool
 		switch key {
 		case "name":
 			drop = func(vol *nodev1.Volume) bool { return !strings.Contains(vol.GetName(), value) }
 		case "label":
-			drop = func(vol *nodev1.Volume) bool {
-				got, ok := vol.GetLabels()[k]
-				return !ok || exact && got != v
-			}
+			drop = func(vol *nodev1.Volume) bool { return !argument.HasLabel(vol.GetLabels(), value) }
 		case "dangling":
-			yes, err := strconv.ParseBool(value)
+			yes, err := argument.Bool(key, value)
 			if err != nil {
-				return nil, fmt.Errorf("invalid filter 'dangling=%s': it can be true or false", value)
+				return nil, err
 			}
 			drop = func(vol *nodev1.Volume) bool { return (len(vol.GetContainers()) == 0) != yes }
 		}
@@ -172,17 +164,9 @@ func removeCommand(flags *client.Flags) *cobra.Command {
 		Args:              argument.AtLeast(1),
 		ValidArgsFunction: complete.Volumes(flags),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
-				var failed error
-				for _, name := range args {
-					_, err := n.System.RemoveVolume(ctx, &nodev1.RemoveVolumeRequest{Name: name, Force: force})
-					if err != nil && (!force || !client.IsNotFound(err)) {
-						failed = errors.Join(failed, flags.Explain(err))
-						continue
-					}
-					fmt.Fprintln(cmd.OutOrStdout(), name)
-				}
-				return failed
+			return containers.ForEach(cmd, flags, args, func(ctx context.Context, n *client.Node, name string) error {
+				_, err := n.System.RemoveVolume(ctx, &nodev1.RemoveVolumeRequest{Name: name, Force: force})
+				return err
 			})
 		},
 	}
