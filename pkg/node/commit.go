@@ -200,7 +200,7 @@ func (s *containers) Changes(ctx context.Context, r *nodev1.ChangesRequest) (*no
 	}
 	response := &nodev1.ChangesResponse{}
 	for _, c := range changes {
-		response.Changes = append(response.Changes, &nodev1.ChangesResponse_Change{Kind: string(rune(c.Kind)), Path: c.Path})
+		response.Changes = append(response.Changes, &nodev1.ChangesResponse_Change{Kind: string(rune(c.Kind)), Path: printable(c.Path)})
 	}
 	return response, nil
 }

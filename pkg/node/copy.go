@@ -44,7 +44,7 @@ func (s *containers) CopyFrom(r *nodev1.CopyFromRequest, stream grpc.ServerStrea
 	ids := t.c.Status().UserNS.Mappings()
 	send := func(data []byte) error { return stream.Send(&nodev1.CopyFromResponse{Data: data}) }
 	err = stream.Send(&nodev1.CopyFromResponse{Stat: &nodev1.PathStat{
-		Name: top, Size: st.Size, Mode: uint32(st.Mode), Mtime: st.Time.UnixNano(), LinkTarget: st.Link,
+		Name: top, Size: st.Size, Mode: uint32(st.Mode), Mtime: st.Time.UnixNano(), LinkTarget: printable(st.Link),
 	}})
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func (s *containers) CopyTo(stream grpc.ClientStreamingServer[nodev1.CopyToReque
 		GID:       func(id uint32) uint32 { return orSame(ids.HostGID(id))(id) },
 	}
 	o.OwnerUID, o.OwnerGID = o.UID(0), o.GID(0)
-	content := &received{next: func() ([]byte, error) {
+	content := &chunkReader{next: func() ([]byte, error) {
 		m, err := stream.Recv()
 		return m.GetData(), err
 	}, rest: first.GetData()}
@@ -122,25 +122,6 @@ func (s *containers) CopyTo(stream grpc.ClientStreamingServer[nodev1.CopyToReque
 		return err
 	}
 	return stream.SendAndClose(&nodev1.CopyToResponse{})
-}
-
-// received reads what comes in messages.
-type received struct {
-	next func() ([]byte, error)
-	rest []byte
-}
-
-func (r *received) Read(p []byte) (int, error) {
-	for len(r.rest) == 0 {
-		data, err := r.next()
-		if err != nil {
-			return 0, err
-		}
-		r.rest = data
-	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
-	return n, nil
 }
 
 // openFiles opens the root that a path of a container is to be resolved in, and

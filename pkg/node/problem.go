@@ -35,6 +35,10 @@ func invalid(format string, args ...any) error {
 // short is the beginning of an id that people are shown.
 func short(id string) string { return id[:min(len(id), 12)] }
 
+// printable is text of a container's, such as the name of a file, as an answer can
+// hold it: bytes that are no UTF-8 would make all of the answer an error.
+func printable(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
 // inWords says of an OCI runtime's refusal to execute a command only that, with
 // its class.
 func inWords(err error) error {

@@ -54,7 +54,7 @@ func ps(ctx context.Context, args []string) (string, error) {
 
 // choose keeps the lines of some processes. The last column may have spaces.
 func choose(out string, pids []int) (*nodev1.TopResponse, error) {
-	lines := strings.Split(strings.TrimRight(out, "\n"), "\n")
+	lines := strings.Split(strings.TrimRight(printable(out), "\n"), "\n")
 	titles := strings.Fields(lines[0])
 	column := slices.Index(titles, "PID")
 	if column < 0 {

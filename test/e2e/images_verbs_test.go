@@ -176,6 +176,23 @@ func TestImagesSaveLoad(t *testing.T) {
 	}
 }
 
+// Names of files and words of processes may be any bytes.
+func TestVerbsBytesOfContainers(t *testing.T) {
+	v := onImageVerbs(t)
+	v.Cleanup(func() { v.try(nil, "rm", "-f", "-v", "verbs-bytes") })
+	v.ok("run", "-d", "--name", "verbs-bytes", shared.image, "sh", "-c", `f=$(printf '/f\377'); echo 1 > "$f"; ln -s "$f" /link; touch /ready; exec sh -c 'sleep 600; true' "$f"`)
+	v.eventually(10*time.Second, func() error {
+		if _, _, code := v.try(nil, "exec", "verbs-bytes", "test", "-e", "/ready"); code != 0 {
+			return errNotYet
+		}
+		return nil
+	})
+	contains(v.env, "diff", v.ok("diff", "verbs-bytes"), "A /f\uFFFD\n", "A /link\n")
+	contains(v.env, "top", v.ok("top", "verbs-bytes"), "sleep 600")
+	v.ok("cp", "verbs-bytes:/link", v.path("copied"))
+	v.ok("cp", "-L", "verbs-bytes:/link", v.path("followed"))
+}
+
 // TestImagesCommit: diff, commit, export and import of what a container became.
 func TestImagesCommit(t *testing.T) {
 	v := onImageVerbs(t)
