@@ -68,7 +68,22 @@ var packages = map[string]string{
 	Consumer:          "k8s.io/kubernetes/test/images/resource-consumer",
 	ConsumeCPU:        "k8s.io/kubernetes/test/images/resource-consumer/consume-cpu",
 	DevicePlugin:      "k8s.io/kubernetes/test/images/sample-device-plugin",
+	Containerd:        "github.com/containerd/containerd/v2/cmd/containerd",
+	Shim:              "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
 }
+
+// module is one that pins programs as its tools.
+type module struct {
+	// folder is its own, beside this package, and bin that of what is built from
+	// it, below bin of the repository.
+	folder, bin string
+	// variable names the environment variable with another folder for that.
+	variable string
+	// pinned is the module whose version is that of the programs.
+	pinned string
+}
+
+var kubernetes = module{folder: "programs", bin: "kubernetes", variable: DirVariable, pinned: "k8s.io/kubernetes"}
 
 // All are the programs of a whole cluster.
 func All() []string {
@@ -84,7 +99,7 @@ func Suites() []string {
 type Programs struct {
 	// Dir is their folder.
 	Dir string
-	// Version is that of Kubernetes, such as "v1.37.2".
+	// Version is that of Kubernetes, such as "v1.37.2", or of what else they are.
 	Version string
 }
 
@@ -93,24 +108,44 @@ func (p Programs) Path(name string) string { return filepath.Join(p.Dir, name) }
 
 // Build makes those of the named programs that are not there yet.
 func Build(ctx context.Context, names ...string) (Programs, error) {
+	return kubernetes.build(ctx, names...)
+}
+
+// dir is the folder of the module.
+func (m module) dir() (string, error) {
 	source, err := image.SourceDir()
+	return filepath.Join(source, "cluster", m.folder), err
+}
+
+// version is that of the programs, and required what the module requires.
+func (m module) version() (version string, required []byte, err error) {
+	dir, err := m.dir()
 	if err != nil {
-		return Programs{}, err
+		return "", nil, err
 	}
-	p := Programs{Dir: os.Getenv(DirVariable)}
-	if p.Dir == "" {
-		p.Dir = filepath.Join(filepath.Dir(filepath.Dir(source)), "bin", "kubernetes")
+	if required, err = os.ReadFile(filepath.Join(dir, "go.mod")); err != nil {
+		return "", nil, err
 	}
-	module := filepath.Join(source, "cluster", "programs")
-	required, err := os.ReadFile(filepath.Join(module, "go.mod"))
-	if err != nil {
-		return Programs{}, err
-	}
-	found := regexp.MustCompile(`(?m)^\s*k8s\.io/kubernetes (v\S+)`).FindSubmatch(required)
+	found := regexp.MustCompile(`(?m)^(?:require)?\s*` + regexp.QuoteMeta(m.pinned) + ` (v\S+)`).FindSubmatch(required)
 	if found == nil {
-		return Programs{}, fmt.Errorf("%s/go.mod requires no k8s.io/kubernetes", module)
+		return "", nil, fmt.Errorf("%s/go.mod requires no %s", dir, m.pinned)
 	}
-	p.Version = string(found[1])
+	return string(found[1]), required, nil
+}
+
+func (m module) build(ctx context.Context, names ...string) (Programs, error) {
+	dir, err := m.dir()
+	if err != nil {
+		return Programs{}, err
+	}
+	p := Programs{Dir: os.Getenv(m.variable)}
+	if p.Dir == "" {
+		p.Dir = filepath.Join(dir, "..", "..", "..", "..", "bin", m.bin)
+	}
+	var required []byte
+	if p.Version, required, err = m.version(); err != nil {
+		return Programs{}, err
+	}
 	if err := os.MkdirAll(p.Dir, 0o755); err != nil {
 		return Programs{}, err
 	}
@@ -129,7 +164,7 @@ func Build(ctx context.Context, names ...string) (Programs, error) {
 	for _, name := range names {
 		flags := p.flags(name)
 		sum := sha256.Sum256([]byte(string(required) + string(version) + strings.Join(flags, " ")))
-		if err := p.build(ctx, module, name, flags, fmt.Sprintf("%x\n", sum)); err != nil {
+		if err := p.build(ctx, dir, name, flags, fmt.Sprintf("%x\n", sum)); err != nil {
 			return Programs{}, fmt.Errorf("build %s: %w", name, err)
 		}
 	}
@@ -165,7 +200,10 @@ func (p Programs) build(ctx context.Context, module, name string, flags []string
 // flags are those that go build needs for a program.
 func (p Programs) flags(name string) []string {
 	link := "-s -w"
-	if strings.HasPrefix(packages[name], "k8s.io/kubernetes/") {
+	switch {
+	case strings.HasPrefix(packages[name], containerd.pinned+"/"):
+		return containerdFlags(name, p.Version, link)
+	case strings.HasPrefix(packages[name], "k8s.io/kubernetes/"):
 		parts := strings.Split(strings.TrimPrefix(p.Version, "v"), ".")
 		for _, where := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
 			link += fmt.Sprintf(" -X %s.gitVersion=%s -X %s.gitMajor=%s -X %s.gitMinor=%s",

@@ -8,5 +8,6 @@
 //
 // A stamp is the hash of programs/go.mod, the version of Go and the flags; with
 // the same one nothing is run. The lock keeps a second build at the same time
-// waiting. The package does not build cri-node: package node finds that.
+// waiting. Peer does the same for containerd, out of the module peer into bin/peer.
+// The package does not build cri-node: package node finds that.
 package build

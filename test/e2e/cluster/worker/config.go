@@ -71,9 +71,13 @@ func (w *Worker) kubeletConfig() (*kubeletconfig.KubeletConfiguration, error) {
 	var adjustment int32
 	parallel := int32(4)
 	highest, lowest := int32(100), int32(99)
+	endpoint := w.options.Endpoint
+	if w.Node != nil {
+		endpoint = w.Node.Endpoint()
+	}
 	c := &kubeletconfig.KubeletConfiguration{
 		TypeMeta:                 metav1.TypeMeta{APIVersion: kubeletconfig.SchemeGroupVersion.String(), Kind: "KubeletConfiguration"},
-		ContainerRuntimeEndpoint: w.Node.Endpoint(),
+		ContainerRuntimeEndpoint: endpoint,
 		CgroupRoot:               w.options.Cgroup,
 		StaticPodPath:            w.Manifests,
 		PodLogsDir:               w.path("podlogs"),

@@ -39,6 +39,9 @@ type Options struct {
 	NetNS string
 	// Node are those of cri-node; Binaries must be set.
 	Node node.Options
+	// Endpoint is the CRI of another runtime, which runs already: the worker then
+	// has no Node, and no kube-proxy.
+	Endpoint string
 	// Kubelet changes kubelet's configuration, and KubeletArgs are added to its
 	// arguments.
 	Kubelet     func(*kubeletconfig.KubeletConfiguration)
@@ -50,7 +53,7 @@ type Options struct {
 
 // Worker is a running node.
 type Worker struct {
-	// Node is cri-node.
+	// Node is cri-node, nil with another runtime.
 	Node *node.Node
 	// Manifests is the directory of static pods.
 	Manifests string
@@ -69,8 +72,12 @@ func Start(ctx context.Context, o Options) (*Worker, error) {
 			return nil, err
 		}
 	}
-	if err := w.startNode(ctx); err != nil {
-		return nil, fmt.Errorf("start cri-node: %w", err)
+	if o.Endpoint == "" {
+		if err := w.startNode(ctx); err != nil {
+			return nil, fmt.Errorf("start cri-node: %w", err)
+		}
+	} else if o.Proxy {
+		return nil, errors.New("kube-proxy takes the bridge of cri-node")
 	}
 	err := cage.MakeCgroup(o.Cgroup)
 	if err == nil {
