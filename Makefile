@@ -43,7 +43,7 @@ TEST_STEPS   ?= fmt vet lint unit e2e test-kubelet
 ARGS ?=
 # More for `make install`, such as INSTALL_ARGS=--start.
 INSTALL_ARGS ?=
-# Arguments of `make bench`.
+# Arguments of `make bench` and `make bench-cluster`.
 BENCH_ARGS ?=
 # For `make critest` and `make test-vm`: the suite's binary, more arguments for it,
 # and the registry that has its images (docs/conformance.md).
@@ -206,6 +206,12 @@ vm-smoke: ## Run test-vm's smoke test within VM_SMOKE_TIMEOUT; skipped, which it
 .PHONY: bench
 bench: deps build ## Measure a CRI endpoint, by default a daemon of our own (BENCH_ARGS=-help).
 	@$(GO) run ./test/bench $(BENCH_ARGS)
+
+# Builds Kubernetes into bin/kubernetes and containerd into bin/peer the first time.
+.PHONY: bench-cluster
+bench-cluster: deps build ## Measure cri-node and containerd by turns as kubelet sees them, in a cluster (BENCH_ARGS=-help).
+	@cd test/e2e/cluster
+	$(GO) run ./bench $(BENCH_ARGS)
 
 .PHONY: check
 check: test vuln ## Run test and vuln.
