@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -115,28 +116,53 @@ func (g *generator) run(cmd *cobra.Command, names []string) error {
 	var documents []string
 	for _, group := range groups {
 		for _, object := range g.manifests(group) {
-			text, err := yaml.Marshal(object)
+			text, err := document(object)
 			if err != nil {
 				return fmt.Errorf("write manifest: %w", err)
 			}
-			documents = append(documents, clean(string(text)))
+			if !slices.Contains(documents, text) { // two may have the same claim
+				documents = append(documents, text)
+			}
 		}
 	}
 	_, err = fmt.Fprint(cmd.OutOrStdout(), strings.Join(documents, "---\n"))
 	return err
 }
 
-// clean drops what the types say of objects that no cluster has seen.
-func clean(text string) string {
-	var kept []string
-	for line := range strings.Lines(text) {
-		switch strings.TrimSpace(line) {
-		case "status: {}", "creationTimestamp: null", "resources: {}", "strategy: {}", "loadBalancer: {}", "status:":
-			continue
-		}
-		kept = append(kept, line)
+// document is an object as YAML, without what the types say of one that no cluster
+// has seen.
+func document(object any) (string, error) {
+	text, err := json.Marshal(object)
+	if err != nil {
+		return "", err
 	}
-	return strings.Join(kept, "")
+	var fields map[string]any
+	if err := json.Unmarshal(text, &fields); err != nil {
+		return "", err
+	}
+	delete(fields, "status")
+	withoutEmpty(fields)
+	text, err = yaml.Marshal(fields)
+	return string(text), err
+}
+
+// withoutEmpty deletes fields that say nothing: null, and resources and strategies
+// with nothing in them. An emptyDir of {} says something.
+func withoutEmpty(value any) {
+	switch v := value.(type) {
+	case map[string]any:
+		for key, field := range v {
+			withoutEmpty(field)
+			inner, isMap := field.(map[string]any)
+			if field == nil || isMap && len(inner) == 0 && (key == "resources" || key == "strategy") {
+				delete(v, key)
+			}
+		}
+	case []any:
+		for _, one := range v {
+			withoutEmpty(one)
+		}
+	}
 }
 
 // group are the containers of one manifest.

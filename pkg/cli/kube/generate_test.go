@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-
-	"sigs.k8s.io/yaml"
 )
 
 const inspected = `{
@@ -26,11 +24,11 @@ func TestGenerate(t *testing.T) {
 	g := &generator{kind: "deployment", service: true}
 	var text strings.Builder
 	for _, object := range g.manifests(group{name: "web", replicas: 2, containers: []*inspection{&i}}) {
-		document, err := yaml.Marshal(object)
+		one, err := document(object)
 		if err != nil {
 			t.Fatal(err)
 		}
-		text.WriteString("---\n" + clean(string(document)))
+		text.WriteString("---\n" + one)
 	}
 	for _, want := range []string{
 		"kind: PersistentVolumeClaim\n", "kind: Deployment\n", "kind: Service\n", "replicas: 2\n", "image: nginx:1\n",
@@ -53,5 +51,48 @@ func TestGenerate(t *testing.T) {
 	}
 	if _, err := all.plan(&all.pods[0], machine()); err != nil || len(all.pods) != 2 {
 		t.Errorf("%d pods, %v", len(all.pods), err)
+	}
+}
+
+// What a container was told stays as it is, whatever it looks like.
+func TestGenerateKeepsWords(t *testing.T) {
+	script := "cat <<EOF >/etc/app.yaml\nstatus:\nstatus: {}\nresources: {}\ncreationTimestamp: null\nEOF\nexec app"
+	var i inspection
+	if err := json.Unmarshal([]byte(inspected), &i); err != nil {
+		t.Fatal(err)
+	}
+	i.Config.Entrypoint = []string{"sh", "-c", script}
+	g := &generator{kind: "pod"}
+	objects := g.manifests(group{name: "web", containers: []*inspection{&i}})
+	text, err := document(objects[len(objects)-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := all.pods[0].Spec.Containers[0].Command; len(got) != 3 || got[2] != script {
+		t.Errorf("the command became %q in\n%s", got, text)
+	}
+}
+
+// A pod's own volume is never the one of a claim.
+func TestOwnVolumeIsNoClaim(t *testing.T) {
+	p, err := planOf(t, `
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  volumes: [{name: data, emptyDir: {}}, {name: kept, persistentVolumeClaim: {claimName: web-data}}]
+  containers:
+  - {name: a, image: b, volumeMounts: [{name: data, mountPath: /data}, {name: kept, mountPath: /kept}]}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	volumes := p.steps[0].request.GetVolumes()
+	if len(volumes) != 2 || volumes[0].GetName() == volumes[1].GetName() || volumes[1].GetName() != "web-data" {
+		t.Errorf("the volumes are %v", volumes)
 	}
 }

@@ -113,7 +113,7 @@ func TestPlan(t *testing.T) {
 		{web.GetContainer().GetLinux().GetSecurityContext().GetNamespaceOptions() == nil, true},
 		{first.GetPod().GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid(), runtimeapi.NamespaceMode_POD},
 		{strings.Join(web.GetHealthcheck().GetTest(), " "), `CMD test -e /it's`},
-		{helper.GetVolumes()[0].GetName(), "shop-scratch"},
+		{helper.GetVolumes()[0].GetName(), "shop_scratch"},
 		{web.GetVolumes()[2].GetName(), "shop-data"},
 		{web.GetVolumes()[2].GetReadonly(), true},
 		{web.GetVolumes()[0].GetPath(), "/etc/site"},

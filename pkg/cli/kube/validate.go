@@ -33,6 +33,11 @@ func validate(pod *corev1.Pod) error {
 		if err := label(v.Name, volumes); err != nil {
 			return fmt.Errorf("spec.volumes[%d].name%w", i, err)
 		}
+		if claim := v.PersistentVolumeClaim; claim != nil {
+			if problems := validation.IsDNS1123Subdomain(claim.ClaimName); len(problems) > 0 {
+				return fmt.Errorf("spec.volumes[%d].persistentVolumeClaim.claimName: %q: %s", i, claim.ClaimName, problems[0])
+			}
+		}
 	}
 	names, ports := map[string]bool{}, map[string]bool{}
 	for _, list := range []struct {

@@ -78,10 +78,10 @@ func (all *objects) mount(pod *corev1.Pod, v corev1.Volume, m corev1.VolumeMount
 		}
 		r.Tmpfs = append(r.Tmpfs, tmpfs)
 	case v.EmptyDir != nil:
-		r.Volumes = append(r.Volumes, &nodev1.VolumeMount{Name: ownVolume(pod, v.Name), Path: m.MountPath, Readonly: m.ReadOnly, NoCopy: true, Subpath: m.SubPath})
+		r.Volumes = append(r.Volumes, &nodev1.VolumeMount{Name: ownVolume(pod, v.Name), Path: m.MountPath, Readonly: m.ReadOnly, NoCopy: true})
 	case v.PersistentVolumeClaim != nil:
 		r.Volumes = append(r.Volumes, &nodev1.VolumeMount{
-			Name: v.PersistentVolumeClaim.ClaimName, Path: m.MountPath, Subpath: m.SubPath,
+			Name: v.PersistentVolumeClaim.ClaimName, Path: m.MountPath,
 			Readonly: m.ReadOnly || v.PersistentVolumeClaim.ReadOnly, NoCopy: true,
 		})
 	case v.Image != nil:
@@ -100,8 +100,9 @@ func (all *objects) mount(pod *corev1.Pod, v corev1.Volume, m corev1.VolumeMount
 }
 
 // ownVolume is the volume that stands for one of a pod's, which its containers
-// share.
-func ownVolume(pod *corev1.Pod, volume string) string { return pod.Name + "-" + volume }
+// share. No name of an object has the sign between the two: "web-data" may be a
+// claim, and to take that away with the pod would lose what it keeps.
+func ownVolume(pod *corev1.Pod, volume string) string { return pod.Name + "_" + volume }
 
 // hostPath makes what its type asks for, as kubelet does.
 func hostPath(h *corev1.HostPathVolumeSource, m corev1.VolumeMount) (*runtimeapi.Mount, error) {
