@@ -27,12 +27,15 @@ type entry struct {
 	// ends counts the ends that were dealt with, and last is how the last was.
 	ends uint64
 	last end
-	// waiting is not nil while a restart waits.
-	waiting *waiting
+	// waiting is not nil while a restart waits, and restarting is set while it starts
+	// the container.
+	waiting    *waiting
+	restarting bool
 	// gone: the container was removed. delayed: it was to go by itself, and the
 	// first attempt has failed.
 	gone, delayed bool
-	// changed is closed, and replaced, with each change of ends, gone and delayed.
+	// changed is closed, and replaced, with each change of ends, gone and delayed,
+	// and when it comes to rest.
 	changed chan struct{}
 	health  *watch
 	// probed is what was known when the last health check of this daemon ended, or
@@ -117,6 +120,13 @@ func (s *Server) insist(ctx context.Context, e *entry, f func(*record)) {
 	s.complain(ctx, err, "The record of a container is not saved", e.id)
 }
 
+// broadcast wakes whoever waits for a change.
+func (e *entry) broadcast() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.broadcastLocked()
+}
+
 // broadcastLocked wakes whoever waits for a change.
 func (e *entry) broadcastLocked() {
 	close(e.changed)
@@ -140,6 +150,21 @@ func (e *entry) endWait() bool {
 	close(e.waiting.over)
 	e.waiting = nil
 	return true
+}
+
+// beginRestart ends a wait by what it was for, until endRestart; it reports
+// whether there was one.
+func (e *entry) beginRestart() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.restarting, e.waiting = e.waiting != nil, nil
+	return e.restarting
+}
+
+func (e *entry) endRestart() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.restarting = false
 }
 
 // settle takes note of an end, once; it reports whether this was the first time.
@@ -184,7 +209,7 @@ func (e *entry) state(st *runtime.Status) string {
 		return "running"
 	case st.State == runtime.Exited && st.Reason == runtime.ReasonRecordBroken:
 		return "dead"
-	case st.State == runtime.Exited && e != nil && e.isWaiting():
+	case st.State == runtime.Exited && e != nil && e.comesBack():
 		return "restarting"
 	case st.State == runtime.Exited:
 		return "exited"
@@ -198,6 +223,15 @@ func (e *entry) isWaiting() bool {
 	defer e.mu.Unlock()
 	return e.waiting != nil
 }
+
+// comesBack says that it waits for a restart, or is being started for one.
+func (e *entry) comesBack() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.comesBackLocked()
+}
+
+func (e *entry) comesBackLocked() bool { return e.waiting != nil || e.restarting }
 
 // healthState is how the container is by its health check.
 func (e *entry) healthState() health.State {

@@ -58,10 +58,10 @@ func (s *Server) waitRest(ctx context.Context, t target) error {
 	}
 	for {
 		t.e.mu.Lock()
-		gone, waiting, changed := t.e.gone, t.e.waiting != nil, t.e.changed
+		gone, again, changed := t.e.gone, t.e.comesBackLocked(), t.e.changed
 		t.e.mu.Unlock()
 		st := t.c.Status()
-		if gone || st.State == runtime.Exited && !waiting && t.e.isSettled(st) {
+		if gone || st.State == runtime.Exited && !again && t.e.isSettled(st) {
 			return nil
 		}
 		select {

@@ -50,8 +50,8 @@ func (s *Server) tendOnce(ctx context.Context, e *entry) (wait time.Duration, ag
 		return 0, false, nil
 	}
 	if wait, again = r.Restart.After(e.exit(st)); again && r.Started {
+		e.beginWait() // first: who is woken by the end must not take it for the last
 		s.settle(e, c)
-		e.beginWait()
 		return wait, true, nil
 	}
 	return 0, false, s.finish(ctx, e, c)
@@ -87,9 +87,10 @@ func (s *Server) restart(ctx context.Context, e *entry, wait time.Duration) erro
 		return err
 	}
 	defer unlock()
-	if !e.endWait() {
+	if !e.beginRestart() {
 		return nil
 	}
+	defer e.endRestart()
 	// A full disk is no reason for a container to stay down.
 	s.insist(ctx, e, func(r *record) { r.Restarts++; r.Wait = wait })
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
@@ -125,6 +126,7 @@ func (s *Server) finish(ctx context.Context, e *entry, c *runtime.Container) err
 	}
 	err := s.rest(ctx, &r)
 	s.settle(e, c)
+	e.broadcast() // of an end that was dealt with before, when it was not the last
 	return err
 }
 

@@ -1,10 +1,13 @@
 package compose
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -79,6 +82,17 @@ func (c *convergence) service(ctx context.Context, s *types.ServiceConfig) error
 	}
 	var keep []*nodev1.Container
 	taken := map[int]bool{}
+	// Of two with one number, as somebody leaves them who gives up in the middle of
+	// a replace, the new one stays.
+	slices.SortStableFunc(found[s.Name], func(a, b *nodev1.Container) int {
+		other := func(c *nodev1.Container) int {
+			if c.GetLabels()[labelHash] == want {
+				return 0
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(number(a), number(b)), cmp.Compare(other(a), other(b)))
+	})
 	for _, old := range found[s.Name] {
 		n := number(old)
 		switch {
@@ -100,7 +114,7 @@ func (c *convergence) service(ctx context.Context, s *types.ServiceConfig) error
 		if taken[n] {
 			continue
 		}
-		if err := c.make(ctx, s, n, want, nil); err != nil {
+		if err := c.make(ctx, s, n, want); err != nil {
 			return err
 		}
 		taken[n] = true
@@ -132,6 +146,11 @@ func (c *convergence) want(ctx context.Context, s *types.ServiceConfig) (string,
 // startKept starts a container that stays, if it does not run, and again where it
 // depends on what was replaced and says so.
 func (c *convergence) startKept(ctx context.Context, s *types.ServiceConfig, old *nodev1.Container) error {
+	if old.GetName() == asideName(old) {
+		if err := c.rename(ctx, old, containerName(c.project, s, number(old))); err != nil {
+			return err
+		}
+	}
 	if c.start && running(old) && c.restarts(s) {
 		if _, err := c.node.Containers.Restart(ctx, &nodev1.RestartRequest{Container: old.GetId(), Timeout: c.timeout}); err != nil {
 			return fmt.Errorf("restart %s: %w", old.GetName(), err)
@@ -164,15 +183,45 @@ func (c *convergence) restarts(s *types.ServiceConfig) bool {
 }
 
 // replace makes a container anew under its name. Volumes stay: named ones are
-// mounted again, and so are anonymous ones at their places.
+// mounted again, and so are anonymous ones at their places. The old one, which
+// alone knows the latter, goes when the new one is there.
 func (c *convergence) replace(ctx context.Context, s *types.ServiceConfig, old *nodev1.Container, want string) error {
 	c.report.line("Container", old.GetName(), "Recreate")
+	// What can be wrong with the new one is found while the old one runs.
+	if _, err := c.request(ctx, s, nil); err != nil {
+		return err
+	}
 	if err := stop(ctx, c.node, old, c.timeout); err != nil {
 		return err
 	}
-	remove := &nodev1.RemoveRequest{Container: old.GetId(), Force: true, Volumes: c.renewVolumes}
-	if _, err := c.node.Containers.Remove(ctx, remove); err != nil {
-		return fmt.Errorf("remove %s: %w", old.GetName(), err)
+	removal := func(ctx context.Context) error {
+		request := &nodev1.RemoveRequest{Container: old.GetId(), Force: true, Volumes: c.renewVolumes}
+		if _, err := c.node.Containers.Remove(ctx, request); err != nil && !gone(err) {
+			return fmt.Errorf("remove %s: %w", old.GetName(), err)
+		}
+		return nil
+	}
+	putBack := func() error { return nil }
+	if old.GetState() == "created" { // it has its ports, and nothing to keep
+		if err := removal(ctx); err != nil {
+			return err
+		}
+	} else {
+		if err := c.rename(ctx, old, asideName(old)); err != nil {
+			return err
+		}
+		putBack = func() error { return c.rename(context.WithoutCancel(ctx), old, old.GetName()) }
+	}
+	earlier := old.GetMounts()
+	if c.renewVolumes {
+		earlier = nil
+	}
+	made, err := c.create(ctx, s, number(old), want, earlier)
+	if err != nil {
+		return errors.Join(err, putBack())
+	}
+	if err := removal(ctx); err != nil {
+		return err
 	}
 	c.mu.Lock()
 	if c.replaced == nil {
@@ -180,10 +229,26 @@ func (c *convergence) replace(ctx context.Context, s *types.ServiceConfig, old *
 	}
 	c.replaced[s.Name] = true
 	c.mu.Unlock()
-	if c.renewVolumes {
-		old = &nodev1.Container{Labels: old.GetLabels()}
+	return c.begin(ctx, s, made)
+}
+
+// asideName is what a container is called while another one takes its place.
+func asideName(c *nodev1.Container) string {
+	id := c.GetId()[:min(len(c.GetId()), 12)]
+	if strings.HasPrefix(c.GetName(), id+"_") {
+		return c.GetName()
 	}
-	return c.make(ctx, s, number(old), want, old.GetMounts())
+	return id + "_" + c.GetName()
+}
+
+func (c *convergence) rename(ctx context.Context, one *nodev1.Container, name string) error {
+	if one.GetName() == name && name == asideName(one) {
+		return nil
+	}
+	if _, err := c.node.Containers.Rename(ctx, &nodev1.RenameRequest{Container: one.GetId(), Name: name}); err != nil {
+		return fmt.Errorf("rename %s to %s: %w", one.GetName(), name, err)
+	}
+	return nil
 }
 
 // request asks for a container of a service, changed by edit.
@@ -203,31 +268,57 @@ func (c *convergence) request(ctx context.Context, s *types.ServiceConfig, edit 
 	return r, nil
 }
 
-// make makes container number n of a service, with the anonymous volumes of an
-// earlier one, and starts it.
-func (c *convergence) make(ctx context.Context, s *types.ServiceConfig, n int, want string, earlier []*nodev1.Mount) error {
-	r, err := c.request(ctx, s, nil)
+// make makes container number n of a service and starts it.
+func (c *convergence) make(ctx context.Context, s *types.ServiceConfig, n int, want string) error {
+	made, err := c.create(ctx, s, n, want, nil)
 	if err != nil {
 		return err
+	}
+	return c.begin(ctx, s, made)
+}
+
+// create makes container number n of a service, with the anonymous volumes of an
+// earlier one. Where it fails there is none.
+func (c *convergence) create(ctx context.Context, s *types.ServiceConfig, n int, want string, earlier []*nodev1.Mount) (*nodev1.CreateResponse, error) {
+	r, err := c.request(ctx, s, nil)
+	if err != nil {
+		return nil, err
 	}
 	inherit(r, earlier)
 	r.Name = containerName(c.project, s, n)
 	maps.Copy(r.Container.Labels, labels(c.project, s, n, want))
-	files, err := files(c.project, s)
+	made, err := c.filled(ctx, s, r)
 	if err != nil {
-		return fmt.Errorf("service %s: %w", s.Name, err)
-	}
-	made, err := c.node.Containers.Create(ctx, r)
-	if err != nil {
-		return fmt.Errorf("create %s: %w", r.GetName(), err)
+		return nil, err
 	}
 	for _, warning := range made.GetWarnings() {
 		c.report.line("Container", made.GetName(), "Warning: "+warning)
 	}
 	c.report.line("Container", made.GetName(), "Created")
-	if err := inject.Copy(ctx, c.node, made.GetId(), files); err != nil {
-		return fmt.Errorf("copy secrets and configs to %s: %w", made.GetName(), err)
+	return made, nil
+}
+
+// filled makes a container with the secrets and configs of its service. One
+// without them does not stay: the next up would take it for what is wanted.
+func (c *convergence) filled(ctx context.Context, s *types.ServiceConfig, r *nodev1.CreateRequest) (*nodev1.CreateResponse, error) {
+	files, err := files(c.project, s)
+	if err != nil {
+		return nil, fmt.Errorf("service %s: %w", s.Name, err)
 	}
+	made, err := c.node.Containers.Create(ctx, r)
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", r.GetName(), err)
+	}
+	if err := inject.Copy(ctx, c.node, made.GetId(), files); err != nil {
+		err = fmt.Errorf("copy secrets and configs to %s: %w", made.GetName(), err)
+		_, undo := c.node.Containers.Remove(context.WithoutCancel(ctx), &nodev1.RemoveRequest{Container: made.GetId(), Force: true})
+		return nil, errors.Join(err, undo)
+	}
+	return made, nil
+}
+
+// begin starts a container that was made.
+func (c *convergence) begin(ctx context.Context, s *types.ServiceConfig, made *nodev1.CreateResponse) error {
 	if !c.start {
 		return nil
 	}

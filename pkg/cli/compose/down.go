@@ -23,11 +23,12 @@ func stopAll(ctx context.Context, n *client.Node, p *types.Project, r *report, t
 	return inOrder(ctx, p, true, func(ctx context.Context, s *types.ServiceConfig) error {
 		var errs []error
 		for _, c := range found[s.Name] {
-			if !running(c) && c.GetState() != "restarting" {
+			if c.GetState() == "created" || c.GetState() == "dead" {
 				continue
 			}
+			// One that has exited may be about to be started again.
 			err := stop(ctx, n, c, timeout)
-			if err == nil {
+			if err == nil && c.GetState() != "exited" {
 				r.line("Container", c.GetName(), "Stopped")
 			}
 			errs = append(errs, err)

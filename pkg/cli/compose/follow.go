@@ -52,28 +52,38 @@ func follow(cmd *cobra.Command, n *client.Node, p *types.Project, converge *conv
 	printing := make(chan error, 1)
 	logs := &logPrinter{node: n, out: cmd.OutOrStdout(), plain: o.noLogPrefix, timestamps: o.timestamps, follow: true, bounds: &nodev1.LogsRequest{Since: began.UnixNano()}}
 	go func() { printing <- logs.print(ctx, mine) }()
-	ended := make(chan *exited, 1)
-	go func() { ended <- awaitExit(ctx, n, mine, o.abortOnExit) }()
-
 	var first *exited
-	select {
-	case first = <-ended:
-	case <-signals:
-		if err := stopOrKill(ctx, n, p, converge, signals); err != nil {
-			return err
-		}
-		<-ended
-		return errors.Join(<-printing, &client.ExitError{Code: 130})
-	}
 	if o.abortOnExit {
+		ended := make(chan *exited, 1)
+		go func() { ended <- awaitExit(ctx, n, mine) }()
+		select {
+		case first = <-ended:
+		case <-signals:
+			return interrupted(ctx, n, p, converge, signals, printing)
+		}
 		if err := stopAll(ctx, n, p, converge.report, converge.timeout); err != nil {
 			return err
 		}
 	}
-	if err := <-printing; err != nil {
-		return err
+	// A container that has exited may be started again by its restart policy: its
+	// log goes on, and so do we.
+	select {
+	case err := <-printing:
+		if err != nil {
+			return err
+		}
+	case <-signals:
+		return interrupted(ctx, n, p, converge, signals, printing)
 	}
 	return exitCode(ctx, n, p, first, o)
+}
+
+// interrupted stops the project for a signal, and prints what is said meanwhile.
+func interrupted(ctx context.Context, n *client.Node, p *types.Project, c *convergence, signals <-chan os.Signal, printing <-chan error) error {
+	if err := stopOrKill(ctx, n, p, c, signals); err != nil {
+		return err
+	}
+	return errors.Join(<-printing, &client.ExitError{Code: 130})
 }
 
 // stopOrKill stops the project, and kills it at the next signal.
@@ -97,8 +107,8 @@ type exited struct {
 	err       error
 }
 
-// awaitExit returns when all containers have exited, or the first one has.
-func awaitExit(ctx context.Context, n *client.Node, all []*nodev1.Container, first bool) *exited {
+// awaitExit returns when the first container has exited, or none can be waited for.
+func awaitExit(ctx context.Context, n *client.Node, all []*nodev1.Container) *exited {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	results := make(chan *exited, len(all))
@@ -114,7 +124,7 @@ func awaitExit(ctx context.Context, n *client.Node, all []*nodev1.Container, fir
 	last := &exited{}
 	for range all {
 		last = <-results
-		if first && last.err == nil {
+		if last.err == nil {
 			break
 		}
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/cli/containers"
-	"github.com/cri-node/cri-node/pkg/cli/inject"
 	"github.com/cri-node/cri-node/pkg/cli/terminal"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
@@ -153,18 +152,7 @@ func (c *convergence) makeOneOff(ctx context.Context, s *types.ServiceConfig, ar
 	all := labels(c.project, s, 1, "")
 	all[labelOneOff] = "True"
 	maps.Copy(r.Container.Labels, all)
-	files, err := files(c.project, s)
-	if err != nil {
-		return nil, fmt.Errorf("service %s: %w", s.Name, err)
-	}
-	made, err := c.node.Containers.Create(ctx, r)
-	if err != nil {
-		return nil, fmt.Errorf("create %s: %w", r.GetName(), err)
-	}
-	if err := inject.Copy(ctx, c.node, made.GetId(), files); err != nil {
-		return nil, fmt.Errorf("copy secrets and configs to %s: %w", made.GetName(), err)
-	}
-	return made, nil
+	return c.filled(ctx, s, r)
 }
 
 // withoutRestart is deploy for a container that runs once.

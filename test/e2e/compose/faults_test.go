@@ -1,12 +1,14 @@
 package compose
 
 import (
+	"bufio"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // write makes a Compose file of services in YAML's short form.
@@ -105,7 +107,31 @@ func (p *person) keeps() {
 		p.equal("what is kept", p.ok("compose", "exec", "-T", "a", "sh", "-c", "cat /anonymous/x /declared/x; ls /x 2>&1 || :"),
 			"kept\nkept\nls: cannot access '/x': No such file or directory")
 	}
+	// What cannot be made does not cost what there is.
+	old := p.containers()["faulty-a-1"].ID
+	p.write(strings.TrimSuffix(fmt.Sprintf(service, 4), "}") + ", runtime: nope}")
+	_, errs, code := p.try("", "compose", "up", "-d")
+	p.equal("exit code", code, 1)
+	p.shows(errs, "create faulty-a-1", "nope")
+	p.equal("the container", p.containers()["faulty-a-1"].ID, old)
+	p.write(strings.TrimSuffix(fmt.Sprintf(service, 4), "}") + ", secrets: [{source: s, target: /etc/passwd/x}]}}\nsecrets: {s: {environment: HOME}")
+	if _, _, code := p.try("", "compose", "up", "-d"); code == 0 {
+		p.Error("a secret below a file")
+	}
+	p.equal("the container", p.containers()["faulty-a-1"].ID, old)
+	p.write(fmt.Sprintf(service, 3))
+	p.compose("up", "-d")
+	p.equal("what is kept", p.ok("compose", "exec", "-T", "a", "sh", "-c", "cat /anonymous/x /declared/x"), "kept\nkept")
+	// Somebody gave up in the middle of a replace.
+	p.ok("rename", "faulty-a-1", old[:12]+"_faulty-a-1")
+	p.compose("up", "-d")
+	p.equal("the container", p.containers()["faulty-a-1"].ID, old)
+	p.ok("rename", "faulty-a-1", old[:12]+"_faulty-a-1")
 	p.write(fmt.Sprintf(service, 4))
+	p.compose("up", "-d")
+	p.equal("containers", len(p.containers()), 1)
+	p.equal("what is kept", p.ok("compose", "exec", "-T", "a", "sh", "-c", "cat /anonymous/x /declared/x"), "kept\nkept")
+	p.write(fmt.Sprintf(service, 5))
 	p.compose("up", "-d", "-V")
 	p.equal("what is kept", p.ok("compose", "exec", "-T", "a", "sh", "-c", "ls /anonymous /declared"), "/anonymous:\n\n/declared:")
 	p.equal("volumes", len(strings.Fields(p.ok("volume", "ls", "-q"))), 2)
@@ -118,10 +144,36 @@ func (p *person) keeps() {
 	p.shows(out, "faulty-job-1 | done\n")
 	p.equal("state of b", p.containers()["faulty-b-1"].State, "exited")
 	p.compose("down", "-v", "-t", "2")
+	p.followsRestarts()
 	p.ok("rmi", "faulty-a")
 	// Those of the orphan were nobody's.
 	p.ok("volume", "prune", "-f")
 	p.equal("volumes", p.ok("volume", "ls", "-q"), "")
+}
+
+// followsRestarts: up goes on with a container that is started again and again,
+// and still listens to the person.
+func (p *person) followsRestarts() {
+	p.write("again: {image: " + base + ", command: [sh, -c, 'echo here I am'], restart: always}")
+	cmd := p.command("compose", "up")
+	out, err := cmd.StdoutPipe()
+	p.must(err)
+	p.must(cmd.Start())
+	lines := bufio.NewScanner(out)
+	for seen := 0; seen < 3 && lines.Scan(); {
+		if strings.Contains(lines.Text(), "here I am") {
+			seen++
+		}
+	}
+	p.must(cmd.Process.Signal(os.Interrupt))
+	kill := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+	defer kill.Stop()
+	for lines.Scan() { // to its end
+	}
+	_ = cmd.Wait()
+	p.equal("exit code", cmd.ProcessState.ExitCode(), 130)
+	p.equal("state", p.containers()["faulty-again-1"].State, "exited")
+	p.compose("down", "-t", "2")
 }
 
 // publishes: free ports are those that neither a program nor a container has.
