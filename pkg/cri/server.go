@@ -153,6 +153,15 @@ const (
 	createLimit = 4 * time.Minute
 )
 
+// How much a client may send before the server has read it, in bytes: for one call
+// (the context of a build is the largest) and for all of a connection. And how many
+// goroutines wait for calls; others are started as they are needed.
+const (
+	streamWindow  = 1 << 20
+	connWindow    = 4 << 20
+	streamWorkers = 8
+)
+
 // New returns a Server that does not serve yet.
 func New(ctx context.Context, c Config) *Server {
 	life := make(chan struct{})
@@ -178,6 +187,12 @@ func New(ctx context.Context, c Config) *Server {
 		grpc.StreamInterceptor(s.interceptStream),
 		grpc.MaxRecvMsgSize(c.MaxMessage),
 		grpc.MaxConcurrentStreams(1000),
+		// Windows that do not grow: to learn how far, the server would send a ping for
+		// each request, which wakes both sides twice more.
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connWindow),
+		// A goroutine that has answered once has the stack that the next answer needs.
+		grpc.NumStreamWorkers(streamWorkers),
 	)...)
 	runtimeapi.RegisterRuntimeServiceServer(s.grpc, s)
 	runtimeapi.RegisterImageServiceServer(s.grpc, s)

@@ -19,6 +19,8 @@ const (
 	intervalShare = 20
 	toldInterval  = 30 * time.Second
 	toldShare     = 100
+	quietFirst    = 5 * time.Second
+	quietMost     = time.Minute
 	fullInterval  = 10 * time.Minute
 	fullShare     = 200
 )
@@ -49,6 +51,7 @@ type layer struct {
 	next     time.Time // no look before, whoever asks
 	cost     time.Duration
 	fullCost time.Duration
+	quiet    time.Duration // how long the layer is left alone, as passes found nothing
 	// written: a file may have been written to since the last full walk began.
 	// told: one was.
 	written, told bool
@@ -118,6 +121,8 @@ func (a *Accountant) suspect(ids []string) {
 	for _, id := range ids {
 		if l := a.layers[id]; l != nil {
 			l.written, l.told = true, true
+			l.quiet = 0
+			l.next = l.earliest(l.looked)
 		}
 	}
 	a.mu.Unlock()
@@ -208,6 +213,11 @@ func (l *layer) due() (at time.Time, wanted bool) {
 	return time.Time{}, false
 }
 
+// earliest is when the next look may begin, after one that ended then.
+func (l *layer) earliest(then time.Time) time.Time {
+	return then.Add(max(minInterval, intervalShare*l.cost, l.quiet))
+}
+
 // look brings one figure up to date.
 func (a *Accountant) look(ctx context.Context, id string, l *layer) {
 	began := time.Now()
@@ -234,11 +244,17 @@ func (a *Accountant) look(ctx context.Context, id string, l *layer) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	l.looked, l.cost, l.tree = began, cost, t
-	l.next = time.Now().Add(max(minInterval, intervalShare*cost))
-	if err != nil {
-		l.written, l.next = true, time.Now().Add(toldInterval)
+	switch {
+	case err != nil:
+		l.quiet = toldInterval
+		l.written, l.next = true, l.earliest(time.Now())
 		return
+	case full || usage != l.usage || l.told:
+		l.quiet = 0
+	default:
+		l.quiet = min(max(2*l.quiet, quietFirst), quietMost)
 	}
+	l.next = l.earliest(time.Now())
 	l.usage, l.known, l.asOf = usage, true, began
 	if full {
 		l.fullAt, l.fullCost = began, cost

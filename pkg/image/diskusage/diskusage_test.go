@@ -226,6 +226,29 @@ func TestWritten(t *testing.T) {
 	wait(t, "a copy up", func() bool { u, _, _ := a.Get("x", root); return u.Bytes > 400000 })
 }
 
+// TestQuiet: a layer in which nothing happens is looked at ever more seldom, until
+// a file is written to.
+func TestQuiet(t *testing.T) {
+	a := New() // nobody runs it
+	defer a.marks.close()
+	upper, root := overlay(t)
+	a.Add("x", upper, nil)
+	a.Get("x", root)
+	l := a.layers["x"]
+	a.look(t.Context(), "x", l)
+	for _, want := range []time.Duration{5, 10, 20, 40, 60, 60} {
+		a.look(t.Context(), "x", l)
+		if l := a.layerOf("x"); l.quiet != want*time.Second || l.next.Sub(l.looked) < want*time.Second {
+			t.Errorf("quiet for %v, next in %v, want %v seconds", l.quiet, l.next.Sub(l.looked), want)
+		}
+	}
+	write(t, filepath.Join(root, "f"), 1)
+	wait(t, "the write is told", func() bool { return a.layerOf("x").told })
+	if l := a.layerOf("x"); l.quiet != 0 || l.next.Sub(l.looked) > 10*time.Second {
+		t.Errorf("after a write: quiet for %v, next in %v", l.quiet, l.next.Sub(l.looked))
+	}
+}
+
 // TestMarkHoldsNothing: neither a mark nor an event keeps a mount.
 func TestMarkHoldsNothing(t *testing.T) {
 	told := make(chan []string, 1)

@@ -29,7 +29,10 @@
 // # What it may cost
 //
 // A layer that is asked for is looked at again at the earliest after a second
-// and after twenty times as long as the last look took; one that was written to
+// and after twenty times as long as the last look took. While its mark stands and
+// passes find nothing, it is left alone for longer each time, up to a minute: a
+// write ends that at once, so that it is an emptied or a renamed file, or one of no
+// bytes, that is seen late. One that was written to
 // and is not asked for, after half a minute and a hundred times as long. A look
 // begins thirty milliseconds after it was asked for, when whoever asked has been
 // answered, and works for ten milliseconds at a time and rests for thirty. Whatever a watch may
