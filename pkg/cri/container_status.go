@@ -13,7 +13,20 @@ import (
 // items are for sending only.
 func (s *Server) ListContainers(_ context.Context, r *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
 	f := r.GetFilter()
-	var items []*runtimeapi.Container
+	list := func() *runtimeapi.ListContainersResponse {
+		return &runtimeapi.ListContainersResponse{Containers: s.listContainers(f)}
+	}
+	if f.GetId()+f.GetPodSandboxId() != "" || len(f.GetLabelSelector()) > 0 {
+		return list(), nil
+	}
+	state := int32(anyState)
+	if f.GetState() != nil {
+		state = int32(f.GetState().GetState())
+	}
+	return s.lists.containers.of(state, s.config.Containers.Revision(), list), nil
+}
+
+func (s *Server) listContainers(f *runtimeapi.ContainerFilter) (items []*runtimeapi.Container) {
 	for _, c := range s.config.Containers.List() {
 		st := c.Status()
 		state := containerState(st.State)
@@ -26,7 +39,7 @@ func (s *Server) ListContainers(_ context.Context, r *runtimeapi.ListContainersR
 		}
 		items = append(items, s.listedContainer(st))
 	}
-	return &runtimeapi.ListContainersResponse{Containers: items}, nil
+	return items
 }
 
 func containerMetadata(st *runtime.Status) *runtimeapi.ContainerMetadata {

@@ -71,7 +71,7 @@ func nodeOf(t testing.TB, n int, edit func(*runtime.Params, *sandbox.Params)) *S
 		save("containers", id, runtime.Status{State: runtime.Exited, CreatedAt: time.Now(), Params: c})
 		save("sandboxes", id, map[string]any{"id": id, "state": sandbox.NotReady, "createdAt": time.Now(), "params": p})
 	}
-	s := &Server{stats: stats.New(nil), events: newEventLog(), config: Config{
+	s := &Server{stats: stats.New(nil), events: newEventLog(), config: Config{MaxMessage: 16 << 20,
 		Sandboxes:  sandbox.NewManager(sandbox.Config{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), Network: noNetwork{}}),
 		Containers: runtime.NewManager(runtime.Config{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state")}),
 	}}
@@ -176,26 +176,86 @@ func received[M proto.Message](t *testing.T, m M) M {
 	return out
 }
 
-func BenchmarkLists(b *testing.B) {
-	s := nodeWith(b, 30)
-	l, err := net.Listen("unix", filepath.Join(b.TempDir(), "s"))
+// connect serves on a socket of the test, and connects to it.
+func connect(t testing.TB, s *Server) *grpc.ClientConn {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	server := grpc.NewServer(grpc.UnaryInterceptor(s.intercept))
+	server := grpc.NewServer(s.serverOptions()...)
 	runtimeapi.RegisterRuntimeServiceServer(server, s)
-	go func() { _ = server.Serve(l) }()
-	defer server.Stop()
+	var served sync.WaitGroup
+	served.Go(func() { _ = server.Serve(l) })
 	conn, err := grpc.NewClient("unix:"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	defer func() { _ = conn.Close() }()
+	t.Cleanup(func() {
+		_ = conn.Close()
+		server.Stop()
+		served.Wait()
+	})
+	return conn
+}
+
+// A list that is sent as it was encoded for the last one is that of now, for each
+// of several callers.
+func TestKeptLists(t *testing.T) {
+	s := nodeWith(t, 20)
+	client := runtimeapi.NewRuntimeServiceClient(connect(t, s))
+	exited := &runtimeapi.ContainerFilter{State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_EXITED}}
+	running := &runtimeapi.ContainerFilter{State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING}}
+	one := &runtimeapi.ContainerFilter{Id: fmt.Sprintf("%064x", 7)}
+	var kept *runtimeapi.ListContainersResponse
+	for round := range 5 {
+		var callers sync.WaitGroup
+		for filter, want := range map[*runtimeapi.ContainerFilter]int{nil: 20, exited: 20, running: 0, one: 1} {
+			callers.Go(func() {
+				r, err := client.ListContainers(t.Context(), &runtimeapi.ListContainersRequest{Filter: filter})
+				if err != nil || len(r.GetContainers()) != want {
+					t.Errorf("with %v: %d containers, want %d (%v)", filter, len(r.GetContainers()), want, err)
+				}
+			})
+		}
+		callers.Go(func() {
+			r, err := client.ListPodSandbox(t.Context(), &runtimeapi.ListPodSandboxRequest{})
+			if err != nil || len(r.GetItems()) != 20 {
+				t.Errorf("%d sandboxes (%v)", len(r.GetItems()), err)
+			}
+		})
+		callers.Wait()
+		c := s.config.Containers.List()[round]
+		view := s.containerView(c.Status())
+		view.ImageRef = fmt.Sprint("changed ", round)
+		request, err := view.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.SetRequest(request); err != nil {
+			t.Fatal(err)
+		}
+		r, err := client.ListContainers(t.Context(), &runtimeapi.ListContainersRequest{})
+		if err != nil || r.GetContainers()[round].GetImageRef() != view.ImageRef {
+			t.Errorf("%v (%v), want %q", r.GetContainers()[round], err, view.ImageRef)
+		}
+		now, _ := s.ListContainers(t.Context(), &runtimeapi.ListContainersRequest{})
+		again, _ := s.ListContainers(t.Context(), &runtimeapi.ListContainersRequest{})
+		if now != again || now == kept {
+			t.Error("an answer is to be kept as long as it is true")
+		}
+		kept = now
+	}
+}
+
+func BenchmarkLists(b *testing.B) {
+	s := nodeWith(b, 100)
+	conn := connect(b, s)
 	client := runtimeapi.NewRuntimeServiceClient(conn)
 	for name, call := range map[string]func(context.Context) (int, error){
 		"version over gRPC": func(ctx context.Context) (int, error) {
 			_, err := client.Version(ctx, &runtimeapi.VersionRequest{})
-			return 30, err
+			return 100, err
 		},
 		"containers": func(ctx context.Context) (int, error) {
 			r, err := s.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
@@ -206,10 +266,10 @@ func BenchmarkLists(b *testing.B) {
 			return len(r.GetContainers()), err
 		},
 		"containers sent": func(ctx context.Context) (int, error) { // without what a client makes of it
-			return 30, conn.Invoke(ctx, runtimeapi.RuntimeService_ListContainers_FullMethodName, &runtimeapi.ListContainersRequest{}, &emptypb.Empty{})
+			return 100, conn.Invoke(ctx, runtimeapi.RuntimeService_ListContainers_FullMethodName, &runtimeapi.ListContainersRequest{}, &emptypb.Empty{})
 		},
 		"sandboxes sent": func(ctx context.Context) (int, error) {
-			return 30, conn.Invoke(ctx, runtimeapi.RuntimeService_ListPodSandbox_FullMethodName, &runtimeapi.ListPodSandboxRequest{}, &emptypb.Empty{})
+			return 100, conn.Invoke(ctx, runtimeapi.RuntimeService_ListPodSandbox_FullMethodName, &runtimeapi.ListPodSandboxRequest{}, &emptypb.Empty{})
 		},
 		"sandboxes": func(ctx context.Context) (int, error) {
 			r, err := s.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
@@ -221,13 +281,13 @@ func BenchmarkLists(b *testing.B) {
 		},
 		"status over gRPC": func(ctx context.Context) (int, error) {
 			_, err := client.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: fmt.Sprintf("%064x", 7)})
-			return 30, err
+			return 100, err
 		},
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if n, err := call(b.Context()); n != 30 || err != nil {
+				if n, err := call(b.Context()); n != 100 || err != nil {
 					b.Fatal(n, err)
 				}
 			}

@@ -150,7 +150,22 @@ func verbose(info map[string]any) (map[string]string, error) {
 // are for sending only.
 func (s *Server) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
 	f := r.GetFilter()
-	var items []*runtimeapi.PodSandbox
+	list := func() *runtimeapi.ListPodSandboxResponse {
+		return &runtimeapi.ListPodSandboxResponse{Items: s.listSandboxes(f)}
+	}
+	if f.GetId() != "" || len(f.GetLabelSelector()) > 0 {
+		return list(), nil
+	}
+	state := int32(anyState)
+	if f.GetState() != nil {
+		state = int32(f.GetState().GetState())
+	}
+	// Both numbers only grow: the sum is another one after each change.
+	revision := s.sandboxes().Revision() + s.config.Containers.Revision()
+	return s.lists.sandboxes.of(state, revision, list), nil
+}
+
+func (s *Server) listSandboxes(f *runtimeapi.PodSandboxFilter) (items []*runtimeapi.PodSandbox) {
 	for _, sb := range s.sandboxes().List() {
 		st := sb.Snapshot()
 		state := s.sandboxState(st)
@@ -162,7 +177,7 @@ func (s *Server) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxR
 		}
 		items = append(items, s.listedSandbox(st, state))
 	}
-	return &runtimeapi.ListPodSandboxResponse{Items: items}, nil
+	return items
 }
 
 // selects reports whether labels hold every pair of a selector.

@@ -132,6 +132,7 @@ type Server struct {
 	stopping stops
 	views    viewCache
 	listings listings
+	lists    lists
 	nri      *nri.Manager // nil without NRI
 	stats    *stats.Collector
 	metrics  metricTable
@@ -182,10 +183,21 @@ func New(ctx context.Context, c Config) *Server {
 	s.runs.done, s.creates.done = s.runDone, s.createDone
 	s.options.Store(&c.Options)
 	s.prepareNRI(ctx)
-	s.grpc = grpc.NewServer(append(c.Tracing.ServerOptions(),
+	s.grpc = grpc.NewServer(append(c.Tracing.ServerOptions(), s.serverOptions()...)...)
+	runtimeapi.RegisterRuntimeServiceServer(s.grpc, s)
+	runtimeapi.RegisterImageServiceServer(s.grpc, s)
+	if c.Changes != nil {
+		c.Changes.connect(s)
+	}
+	return s
+}
+
+// serverOptions are what gRPC is told, but for traces.
+func (s *Server) serverOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
 		grpc.UnaryInterceptor(s.intercept),
 		grpc.StreamInterceptor(s.interceptStream),
-		grpc.MaxRecvMsgSize(c.MaxMessage),
+		grpc.MaxRecvMsgSize(s.config.MaxMessage),
 		grpc.MaxConcurrentStreams(1000),
 		// Windows that do not grow: to learn how far, the server would send a ping for
 		// each request, which wakes both sides twice more.
@@ -193,13 +205,8 @@ func New(ctx context.Context, c Config) *Server {
 		grpc.StaticConnWindowSize(connWindow),
 		// A goroutine that has answered once has the stack that the next answer needs.
 		grpc.NumStreamWorkers(streamWorkers),
-	)...)
-	runtimeapi.RegisterRuntimeServiceServer(s.grpc, s)
-	runtimeapi.RegisterImageServiceServer(s.grpc, s)
-	if c.Changes != nil {
-		c.Changes.connect(s)
+		grpc.ForceServerCodecV2(newCodec(&s.lists)),
 	}
-	return s
 }
 
 // SetOptions changes what may change while the daemon runs. Containers that

@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/cri-node/cri-node/pkg/outbox"
+	"github.com/cri-node/cri-node/pkg/revision"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 	"github.com/cri-node/cri-node/pkg/runtime/monitor"
 	"github.com/cri-node/cri-node/pkg/runtime/oci"
@@ -26,7 +27,7 @@ type Container struct {
 	op chan struct{}
 	// mu makes changes of the status, in memory and on disk, follow one another.
 	mu     sync.Mutex
-	status atomic.Pointer[Status]
+	status revision.Pointer[Status]
 	// removed is set when the container was taken down for good; op guards it.
 	removed bool
 	// early is an exit that was told before create, or renew, had seen the
@@ -55,6 +56,7 @@ const logExits = 2
 func newContainer(m *Manager, s *Status) *Container {
 	c := &Container{id: s.ID, m: m, op: make(chan struct{}, 1)}
 	s.life = newLife()
+	c.status.CountedBy(&m.changes)
 	c.status.Store(s)
 	if s.State == Exited {
 		close(s.life.gone)

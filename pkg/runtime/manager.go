@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"k8s.io/klog/v2"
 
+	"github.com/cri-node/cri-node/pkg/revision"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 	"github.com/cri-node/cri-node/pkg/runtime/monitor"
 	"github.com/cri-node/cri-node/pkg/runtime/oci"
@@ -66,6 +69,7 @@ type Manager struct {
 
 	mu         sync.Mutex
 	containers map[string]*Container
+	changes    revision.Counter // of containers, and of the status of each
 
 	// fileWork bounds the execs that work on files at a time.
 	fileWork chan struct{}
@@ -96,18 +100,29 @@ func (m *Manager) Get(id string) (*Container, error) {
 	return c, nil
 }
 
-// List returns the containers that have been created, infra ones too.
+// List returns the containers that have been created, infra ones too, oldest
+// first.
 func (m *Manager) List() []*Container {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	list := make([]*Container, 0, len(m.containers))
 	for _, c := range m.containers {
 		if c.Status().State != Creating {
 			list = append(list, c)
 		}
 	}
+	m.mu.Unlock()
+	slices.SortFunc(list, func(a, b *Container) int {
+		if c := a.Status().CreatedAt.Compare(b.Status().CreatedAt); c != 0 {
+			return c
+		}
+		return strings.Compare(a.id, b.id)
+	})
 	return list
 }
+
+// Revision is another number after each change of what List returns, and of the
+// status of any of them.
+func (m *Manager) Revision() uint64 { return m.changes.Now() }
 
 // Group returns all containers of a sandbox, also those still Creating.
 func (m *Manager) Group(group string) []*Container {
@@ -140,6 +155,7 @@ func (m *Manager) add(c *Container) error {
 		return fmt.Errorf("container %q: %w", c.id, errdefs.ErrAlreadyExists)
 	}
 	m.containers[c.id] = c
+	m.changes.Changed()
 	return nil
 }
 
@@ -147,6 +163,7 @@ func (m *Manager) forget(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.containers, id)
+	m.changes.Changed()
 }
 
 // recordDir and stateDir are a container's two directories.

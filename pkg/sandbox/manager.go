@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"k8s.io/klog/v2"
 
+	"github.com/cri-node/cri-node/pkg/revision"
 	"github.com/cri-node/cri-node/pkg/sandbox/network"
 )
 
@@ -68,6 +69,7 @@ type Manager struct {
 	newest  time.Time          // creation times are unique and grow
 	owed    map[string]bool    // debts; their sandboxes may be removed
 	running sync.WaitGroup     // operations; grows under mu only
+	changes revision.Counter   // of sandboxes, and of the status of each
 }
 
 // phase of a manager: new, then open once Recover is done, then closed.
@@ -189,6 +191,7 @@ func (m *Manager) addNew(s *Sandbox) error {
 func (m *Manager) addLocked(s *Sandbox) {
 	st := s.Status()
 	m.byID[st.ID] = s
+	m.changes.Changed()
 	m.byKey[st.Params.Key] = append(m.byKey[st.Params.Key], s)
 	if st.CreatedAt.After(m.newest) {
 		m.newest = st.CreatedAt
@@ -201,6 +204,7 @@ func (m *Manager) forget(s *Sandbox) {
 	defer m.mu.Unlock()
 	st := s.Status()
 	delete(m.byID, st.ID)
+	m.changes.Changed()
 	rest := slices.DeleteFunc(m.byKey[st.Params.Key], func(x *Sandbox) bool { return x == s })
 	if len(rest) == 0 {
 		delete(m.byKey, st.Params.Key)
@@ -239,6 +243,10 @@ func (m *Manager) List() []*Sandbox {
 	})
 	return all
 }
+
+// Revision is another number after each change of what List returns, and of the
+// status of any of them.
+func (m *Manager) Revision() uint64 { return m.changes.Now() }
 
 // Lookup returns the youngest sandbox of a key, whatever its state.
 func (m *Manager) Lookup(k Key) (*Sandbox, bool) {

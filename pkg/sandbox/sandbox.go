@@ -9,13 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/cri-node/cri-node/pkg/outbox"
 	"github.com/cri-node/cri-node/pkg/progress"
+	"github.com/cri-node/cri-node/pkg/revision"
 	"github.com/cri-node/cri-node/pkg/runtime/linux"
 	"github.com/cri-node/cri-node/pkg/sandbox/network"
 )
@@ -25,7 +25,7 @@ type Sandbox struct {
 	manager *Manager
 	// op holds one token while an operation works on the sandbox.
 	op     chan struct{}
-	status atomic.Pointer[Status]
+	status revision.Pointer[Status]
 	// changes are those that OnChange has not been told of yet.
 	changes outbox.Box[Change]
 
@@ -78,6 +78,7 @@ func newSandbox(m *Manager, st Status) *Sandbox {
 		}
 	}
 	s := &Sandbox{manager: m, op: make(chan struct{}, 1)}
+	s.status.CountedBy(&m.changes)
 	s.status.Store(&st)
 	return s
 }

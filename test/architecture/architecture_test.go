@@ -153,6 +153,7 @@ func directions() []direction {
 		{dir: "pkg/cri", deny: own("pkg/node", "pkg/cli", "pkg/build")},
 		{dir: "pkg/guard", only: []string{"github.com/containerd/errdefs", "k8s.io/klog"}},
 		{dir: "pkg/outbox", only: []string{}},
+		{dir: "pkg/revision", only: []string{}},
 		{dir: "pkg/runtime/linux", only: append([]string{"golang.org/x/sys"}, leaf...)},
 		// The leak checker shares no code with what it checks.
 		{dir: "test/e2e/invariant", deny: own("pkg", "cmd")},
@@ -203,6 +204,7 @@ func TestDirectionRules(t *testing.T) {
 		{"pkg/guard", module + "/pkg/progress", true},
 		{"pkg/guard", "k8s.io/klog/v2", false},
 		{"pkg/outbox", "k8s.io/klog/v2", true},
+		{"pkg/revision", "k8s.io/klog/v2", true},
 		{"pkg/runtime/monitor", "github.com/spf13/cobra", true},
 		{"pkg/runtime/monitor", "golang.org/x/sys/unix", false},
 		{"cmd/cri-node/early", "github.com/spf13/cobra", true},
