@@ -10,6 +10,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
@@ -127,5 +128,25 @@ func TestPrintable(t *testing.T) {
 		if got := printable(s); got != want {
 			t.Errorf("%q: %q, want %q", s, got, want)
 		}
+	}
+}
+
+// Where no daemon answers, the file that was to be made leaves nothing.
+func TestNoDaemonLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := t.TempDir()
+	c := Command(&client.Flags{Address: "unix://" + filepath.Join(dir, "none.sock")})
+	c.SetArgs([]string{"-o", "type=tar,dest=" + filepath.Join(out, "x.tar"), dir})
+	c.SetOut(io.Discard)
+	c.SetErr(io.Discard)
+	c.SilenceErrors = true
+	if err := c.ExecuteContext(t.Context()); err == nil {
+		t.Error("it was built")
+	}
+	if entries, err := os.ReadDir(out); err != nil || len(entries) != 0 {
+		t.Errorf("left: %v, %v", entries, err)
 	}
 }

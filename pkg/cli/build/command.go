@@ -101,22 +101,22 @@ git repository. .dockerignore in it says what is not sent.`,
 func (o *options) run(cmd *cobra.Command, flags *client.Flags) error {
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
-	p, err := o.plan(cmd)
-	if err != nil {
-		return err
-	}
 	node, err := flags.Open()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = node.Close() }() // all is said
+	p, err := o.plan(cmd)
+	if err != nil {
+		return err
+	}
 	stream, err := node.Builder.Build(ctx)
 	if err != nil {
-		return flags.Explain(err)
+		return errors.Join(flags.Explain(err), p.output.close(false))
 	}
 	show, err := newDisplay(o.mode(), cmd.ErrOrStderr())
 	if err != nil {
-		return err
+		return errors.Join(err, p.output.close(false))
 	}
 	s := &session{stream: stream, plan: p, display: show}
 	result, err := s.run(ctx)
@@ -175,8 +175,8 @@ func readStdin(in io.Reader) ([]byte, error) {
 // maxDockerfile is what the daemon takes.
 const maxDockerfile = 4 << 20
 
-// isURL reports whether the context is somewhere else.
-func isURL(s string) bool {
+// IsURL reports whether a context is somewhere else.
+func IsURL(s string) bool {
 	for _, prefix := range []string{"http://", "https://", "git://", "git@", "ssh://", "github.com/"} {
 		if strings.HasPrefix(s, prefix) {
 			return true

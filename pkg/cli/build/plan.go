@@ -255,7 +255,7 @@ func (o *options) planContext(p *plan, stdin io.Reader) error {
 	switch {
 	case o.context == "-":
 		return o.planStdin(p, stdin)
-	case isURL(o.context):
+	case IsURL(o.context):
 		p.open.ContextUrl = o.context
 		if o.file != "" && o.file != "-" {
 			p.open.DockerfileName = o.file

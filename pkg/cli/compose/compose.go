@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cri-node/cri-node/pkg/cli/argument"
+	"github.com/cri-node/cri-node/pkg/cli/build"
 	"github.com/cri-node/cri-node/pkg/cli/client"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
@@ -158,7 +159,7 @@ func (c *command) buildImage(cmd *cobra.Command, p *types.Project, s *types.Serv
 	add("--tag", b.Tags...)
 	if b.Dockerfile != "" {
 		dockerfile := b.Dockerfile
-		if !strings.HasPrefix(dockerfile, "/") {
+		if !strings.HasPrefix(dockerfile, "/") && !build.IsURL(b.Context) {
 			dockerfile = b.Context + "/" + dockerfile
 		}
 		add("--file", dockerfile)

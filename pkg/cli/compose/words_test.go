@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/spf13/cobra"
+
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
 
@@ -123,6 +126,24 @@ services:
 	} {
 		if got := test.o.attached(p, test.names); !slices.Equal(got, test.want) {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+	}
+}
+
+// The Dockerfile of a context elsewhere is looked for there.
+func TestBuildOfURL(t *testing.T) {
+	for from, want := range map[string]string{
+		"https://example.com/a.git#main": "Dockerfile", "/srv/a": "/srv/a/Dockerfile",
+	} {
+		var args []string
+		c := &command{tools: Tools{Build: func(_ *cobra.Command, given []string) error { args = given; return nil }}}
+		s := &types.ServiceConfig{Name: "a"}
+		s.Build = &types.BuildConfig{Context: from, Dockerfile: "Dockerfile"}
+		if err := c.buildImage(&cobra.Command{}, &types.Project{Name: "p"}, s, nil); err != nil {
+			t.Fatal(err)
+		}
+		if i := slices.Index(args, "--file"); i < 0 || args[i+1] != want || args[len(args)-1] != from {
+			t.Errorf("%s: build %v", from, args)
 		}
 	}
 }
