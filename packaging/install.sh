@@ -70,8 +70,12 @@ remove_all() {
 	[ -e "$destdir$list" ] || refuse "nothing of it is below $destdir$prefix ($list is missing)"
 	if [ -z "$destdir" ]; then
 		local containers
-		if containers=$("$program" ps -aq 2>/dev/null) && [ -n "$containers" ] && [ -z "$force" ]; then
-			refuse "$(wc -l <<<"$containers") containers are here, which nobody would look after: drain the node, or cri-node rm -f them; --force leaves them running"
+		if containers=$("$program" ps -aq 2>/dev/null); then
+			[ -z "$containers" ] || [ -n "$force" ] ||
+				refuse "$(wc -l <<<"$containers") containers are here, which nobody would look after: drain the node, or cri-node rm -f them; --force leaves them running"
+		elif grep -q ' /\(run\|var/lib\)/cri-node/' /proc/self/mountinfo; then
+			containers=unknown # their files are mounted, and there is no daemon to ask
+			[ -n "$force" ] || refuse "the daemon does not answer, and containers seem to be here, which nobody would look after: start it and remove them; --force leaves them running"
 		fi
 		if systemd; then
 			systemctl disable --now cri-node.service || true
@@ -115,7 +119,7 @@ purge_data() {
 		if grep -q " $dir/" /proc/self/mountinfo; then
 			refuse "something is still mounted below $dir; after a reboot it is not, then remove $dir"
 		fi
-		rm -rf "$dir"
+		rm -rf --one-file-system "$dir"
 		echo "removed   $dir"
 	done
 	rm -rf /etc/cri-node
