@@ -38,12 +38,16 @@ type chronicle struct {
 	next int
 }
 
-// maxSubject is how much is kept of an id that a request names: who asks for what
-// cannot be there must not fill the memory.
-const maxSubject = 64
+// maxSubject and maxImage are how much is kept of an id and of an image that a
+// request names: who asks for what cannot be there must not fill the memory.
+const (
+	maxSubject = 64
+	maxImage   = 512
+)
 
 func (c *chronicle) add(d Done) {
 	d.SandboxID, d.ContainerID = fmt.Sprintf("%.*s", maxSubject, d.SandboxID), fmt.Sprintf("%.*s", maxSubject, d.ContainerID)
+	d.Image = fmt.Sprintf("%.*s", maxImage, d.Image)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.ring) < chronicleSize {

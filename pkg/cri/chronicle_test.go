@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -74,5 +75,10 @@ func TestPullDone(t *testing.T) {
 	d := got[0]
 	if d.Pod != (sandbox.Key{Name: "pod", Namespace: "ns", UID: "u", Attempt: 2}) || d.Image != "no/such" || !errors.Is(d.Err, broken) || !d.At.Equal(begin) || d.Took < time.Second {
 		t.Errorf("%+v", d)
+	}
+	r.Image.Image = strings.Repeat("x", 1<<20)
+	s.pullDone(r, begin, broken)
+	if got := s.Chronicle(func(Done) bool { return true }); len(got[1].Image) > maxImage {
+		t.Errorf("%d bytes of an image's name are kept", len(got[1].Image))
 	}
 }

@@ -75,8 +75,8 @@ func (s *Server) rotateLog(ctx context.Context, e *entry, before int64) (size in
 	if b.Size < 1 {
 		return 0, false
 	}
-	size = logs.Size(s.logPath(e.id))
-	if size <= b.Size {
+	size, there := logs.Size(s.logPath(e.id))
+	if there && size <= b.Size {
 		return size, size-before > b.Size/10 || r.LogMaxSize > 0
 	}
 	_, err = logs.Rotate(s.logPath(e.id), b, time.Now(), func() error {

@@ -72,6 +72,7 @@ func (s *Server) whyContainer(t target) *nodev1.WhyResponse {
 	s.addEvents(story, st.ID)
 	finish(story)
 	story.Advice = s.advice(t, st)
+	story.Summary = printable(story.Summary)
 	return story
 }
 
@@ -186,9 +187,9 @@ func (s *Server) unmade(podID string, match func(cri.Done) bool) []string {
 		switch {
 		case d.Err == nil:
 		case d.Method == "PullImage":
-			all = append(all, fmt.Sprintf("%s could not be pulled: %v", what, d.Err))
+			all = append(all, printable(fmt.Sprintf("%s could not be pulled: %v", what, d.Err)))
 		default:
-			all = append(all, fmt.Sprintf("%s could not be made: %v", what, d.Err))
+			all = append(all, printable(fmt.Sprintf("%s could not be made: %v", what, d.Err)))
 		}
 	}
 	return all
@@ -214,7 +215,7 @@ func (s *Server) whyNotThere(ref string) *nodev1.WhyResponse {
 	finish(story)
 	story.Summary = fmt.Sprintf("%s is not here any more: the last call about it was %s", ref, last.Method)
 	if last.Err != nil && (last.Method == "RunPodSandbox" || last.Method == "CreateContainer") {
-		story.Summary = fmt.Sprintf("%s could not be made: %v", ref, last.Err)
+		story.Summary = printable(fmt.Sprintf("%s could not be made: %v", ref, last.Err))
 	}
 	return story
 }
@@ -235,7 +236,7 @@ func (s *Server) addCalls(story *nodev1.WhyResponse, match func(cri.Done) bool) 
 		if d.Err != nil {
 			text += " failed: " + d.Err.Error()
 		}
-		story.Lines = append(story.Lines, &nodev1.WhyResponse_Line{Time: d.At.UnixNano(), Duration: int64(d.Took), Text: text})
+		story.Lines = append(story.Lines, &nodev1.WhyResponse_Line{Time: d.At.UnixNano(), Duration: int64(d.Took), Text: printable(text)})
 	}
 }
 

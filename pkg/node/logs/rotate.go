@@ -22,11 +22,16 @@ const stamp = "20060102-150405.000000000"
 
 // Rotate puts the file being written aside if it is too large, has reopen begin
 // another, and removes the oldest. It reports whether it did. Where reopen fails
-// the log is as it was.
+// the log is as it was. Where there is no file somebody died between the first two
+// steps, and what is written goes to the file that was put aside, without a bound:
+// another one is begun.
 func Rotate(path string, b Bounds, now time.Time, reopen func() error) (bool, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		if err := reopen(); err != nil {
+			return false, fmt.Errorf("begin log: %w", err)
+		}
+		return true, trim(path, max(b.Files, 1))
 	}
 	if err != nil || b.Size < 1 || info.Size() <= b.Size {
 		return false, err
@@ -47,13 +52,13 @@ func Rotate(path string, b Bounds, now time.Time, reopen func() error) (bool, er
 	return true, trim(path, max(b.Files, 1))
 }
 
-// Size is how large the file being written is; 0 where there is none.
-func Size(path string) int64 {
+// Size is how large the file being written is, where there is one.
+func Size(path string) (size int64, there bool) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return 0
+		return 0, !errors.Is(err, fs.ErrNotExist)
 	}
-	return info.Size()
+	return info.Size(), true
 }
 
 // trim removes the oldest files of a log until there are n.

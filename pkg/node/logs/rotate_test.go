@@ -58,9 +58,6 @@ func TestRotate(t *testing.T) {
 	r := newRotation(t)
 	begin := func() error { return os.WriteFile(r.path, nil, 0o600) }
 	b := Bounds{Size: 60, Files: 3}
-	if done, err := r.rotate(b, begin); done || err != nil {
-		t.Errorf("no log: %v %v", done, err)
-	}
 	r.write("a")
 	if done, err := r.rotate(b, begin); done || err != nil {
 		t.Errorf("a small log: %v %v", done, err)
@@ -107,5 +104,30 @@ func TestRotateFails(t *testing.T) {
 	}
 	if got := r.texts(); got != "kept new" {
 		t.Errorf("the log has %q", got)
+	}
+}
+
+// TestRotateBegins the file that a daemon which died in between did not: what was
+// written since is in the one put aside.
+func TestRotateBegins(t *testing.T) {
+	r := newRotation(t)
+	r.write("one")
+	b := Bounds{Size: 1000, Files: 2}
+	if err := os.Rename(r.path, r.path+"."+r.now.Format(stamp)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.rotate(b, func() error { return errors.New("broken") }); err == nil {
+		t.Error("no log was begun, and that is no error")
+	}
+	begun, err := r.rotate(b, func() error { return os.WriteFile(r.path, nil, 0o600) })
+	if err != nil || !begun {
+		t.Fatal(begun, err)
+	}
+	r.write("two")
+	if got := r.texts(); got != "one two" {
+		t.Errorf("the log is %q", got)
+	}
+	if _, there := Size(r.path); !there {
+		t.Error("there is no log")
 	}
 }
