@@ -58,14 +58,16 @@ func Start(s Spec) (*Process, error) {
 	p := &Process{Spec: s, exited: make(chan struct{})}
 	p.mark, _, _ = usage.Get(cmd.Process.Pid)
 	pidfd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("open process %s: %w", s.Name, err), cmd.Process.Kill())
+		_ = cmd.Wait() // it was killed
+		return nil, err
+	}
+	p.pidfd = pidfd
 	go func() {
 		_ = cmd.Wait() // how it ended is in its log
 		close(p.exited)
 	}()
-	if err != nil {
-		return nil, fmt.Errorf("open process %s: %w", s.Name, err)
-	}
-	p.pidfd = pidfd
 	data, err := json.Marshal(p.mark)
 	if err == nil {
 		err = os.WriteFile(s.file(".json"), data, 0o644)
