@@ -3,6 +3,7 @@ package containers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -31,7 +32,11 @@ func topCommand(flags *client.Flags) *cobra.Command {
 				tab := tabwriter.NewWriter(cmd.OutOrStdout(), 20, 1, 3, ' ', 0)
 				fmt.Fprintln(tab, strings.Join(r.GetTitles(), "\t"))
 				for _, p := range r.GetProcesses() {
-					fmt.Fprintln(tab, strings.Join(p.GetColumns(), "\t"))
+					columns := slices.Clone(p.GetColumns())
+					for i := range columns {
+						columns[i] = output.Printable(columns[i])
+					}
+					fmt.Fprintln(tab, strings.Join(columns, "\t"))
 				}
 				return tab.Flush()
 			})
@@ -123,13 +128,13 @@ func diffCommand(flags *client.Flags) *cobra.Command {
 				for _, c := range r.GetChanges() {
 					l.Rows = append(l.Rows, change{c.GetKind(), c.GetPath()})
 				}
-				if o.Format == "" {
-					o.Format = "{{.Type}} {{.Path}}"
+				if o.Format != "" || o.Output != "" {
+					return l.Print(cmd.OutOrStdout(), o)
 				}
-				if o.Output != "" {
-					o.Format = ""
+				for _, c := range l.Rows {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", c.Type, output.Printable(c.Path))
 				}
-				return l.Print(cmd.OutOrStdout(), o)
+				return nil
 			})
 		},
 	}

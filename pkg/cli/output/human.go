@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // ShortLength is how much of an id people get to see.
@@ -96,6 +97,17 @@ func Labels(labels map[string]string) string {
 		words = append(words, k+"="+labels[k])
 	}
 	return strings.Join(words, ",")
+}
+
+// Printable is text of strangers, such as the name of a container's file, that does
+// no more to a terminal than to be seen there.
+func Printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
 }
 
 // Ellipsis shortens s to so many characters, with an ellipsis for the last one.

@@ -92,11 +92,26 @@ func (l List[T]) Print(w io.Writer, o Options) error {
 		}
 		return nil
 	case o.Format == "" || o.Format == "table":
-		return l.table(w, l.defaultTable())
+		return l.table(printableLines{w}, l.defaultTable())
 	case strings.HasPrefix(o.Format, "table "):
 		return l.table(w, strings.TrimSpace(strings.TrimPrefix(o.Format, "table ")))
 	}
 	return l.lines(w, o.Format)
+}
+
+// printableLines passes on what is Printable, and the ends of lines.
+type printableLines struct{ io.Writer }
+
+// Write does not split characters where the writer before it does not.
+func (p printableLines) Write(b []byte) (int, error) {
+	lines := strings.Split(string(b), "\n")
+	for i, line := range lines {
+		lines[i] = Printable(line)
+	}
+	if _, err := io.WriteString(p.Writer, strings.Join(lines, "\n")); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 func (l List[T]) defaultTable() string {

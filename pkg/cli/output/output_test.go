@@ -136,3 +136,16 @@ func TestWords(t *testing.T) {
 		}
 	}
 }
+
+// What strangers have named does nothing to the terminal of who lists it. Scripts
+// that ask for a format get it as it is.
+func TestListOfStrangers(t *testing.T) {
+	l := rows()
+	l.Rows[0].Names = "\x1b]0;mine\x07w\u00e9b\u202e"
+	for format, want := range map[string]string{"": "0123456789ab   \uFFFD]0;mine\uFFFDw\u00e9b\uFFFD\n", "{{.Names}}": l.Rows[0].Names + "\n"} {
+		var out bytes.Buffer
+		if err := l.Print(&out, Options{Format: format}); err != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("%q prints %q, %v", format, out.String(), err)
+		}
+	}
+}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/cri-node/cri-node/pkg/cli/output"
 	"github.com/cri-node/cri-node/pkg/cli/terminal"
@@ -60,14 +59,14 @@ func (d *Display) Update(p *nodev1.Progress) {
 	}
 	if p.GetMessage() != "" {
 		d.Flush()
-		fmt.Fprintln(d.out, printable(p.GetMessage()))
+		fmt.Fprintln(d.out, output.Printable(p.GetMessage()))
 	}
 	if p.GetLayer() == "" || p.GetStatus() == "" {
 		return
 	}
 	l := d.byName[p.GetLayer()]
 	if l == nil {
-		l = &layer{name: printable(p.GetLayer())}
+		l = &layer{name: output.Printable(p.GetLayer())}
 		d.byName[p.GetLayer()] = l
 		d.layers = append(d.layers, l)
 	}
@@ -75,7 +74,7 @@ func (d *Display) Update(p *nodev1.Progress) {
 	if d.begin.IsZero() {
 		d.begin = now
 	}
-	status := printable(p.GetStatus())
+	status := output.Printable(p.GetStatus())
 	news := l.status != status
 	if news && !l.ended {
 		l.first, l.since = p.GetCurrent(), now
@@ -215,14 +214,4 @@ func speed(bytes int64, d time.Duration) string {
 		return ""
 	}
 	return output.Size(int64(float64(bytes)/d.Seconds())) + "/s"
-}
-
-// printable keeps what a registry says from writing to a terminal as it likes.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, s)
 }

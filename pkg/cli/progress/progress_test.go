@@ -25,7 +25,7 @@ func TestPlain(t *testing.T) {
 		d.Update(p)
 	}
 	d.Flush()
-	want := "latest: Pulling from library/x\naaa: Downloading\nbbb: Already exists\naaa: Pull complete\nStatus:  [31mdone\n"
+	want := "latest: Pulling from library/x\naaa: Downloading\nbbb: Already exists\naaa: Pull complete\nStatus: \uFFFD[31mdone\n"
 	if out.String() != want {
 		t.Errorf("printed %q, want %q", out.String(), want)
 	}

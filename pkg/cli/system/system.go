@@ -218,16 +218,16 @@ func whyCommand(flags *client.Flags) *cobra.Command {
 					return err
 				}
 				out := cmd.OutOrStdout()
-				fmt.Fprintln(out, r.GetSummary())
+				fmt.Fprintln(out, output.Printable(r.GetSummary()))
 				for _, line := range r.GetLines() {
 					took := ""
 					if line.GetDuration() > 0 {
 						took = time.Duration(line.GetDuration()).Round(time.Millisecond).String()
 					}
-					fmt.Fprintf(out, "  %s  %8s  %s\n", time.Unix(0, line.GetTime()).Format("2006-01-02 15:04:05.000"), took, line.GetText())
+					fmt.Fprintf(out, "  %s  %8s  %s\n", time.Unix(0, line.GetTime()).Format("2006-01-02 15:04:05.000"), took, output.Printable(line.GetText()))
 				}
 				for _, advice := range r.GetAdvice() {
-					fmt.Fprintf(out, "-> %s\n", advice)
+					fmt.Fprintf(out, "-> %s\n", output.Printable(advice))
 				}
 				return nil
 			})
