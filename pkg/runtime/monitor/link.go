@@ -191,6 +191,11 @@ func (s *Supervisor) connect(ctx context.Context) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
+	if elsewhere(l.pid) {
+		if l, err = s.fetchHome(ctx, l); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.exchange(ctx, l); err != nil {
 		l.close()
 		return nil, err
@@ -199,6 +204,34 @@ func (s *Supervisor) connect(ctx context.Context) (*link, error) {
 		s.child.reap() // ours has died and somebody else started this one
 	}
 	return l, nil
+}
+
+// elsewhere reports whether a process is known to be in another mount namespace
+// than this one, mount_namespaces(7).
+func elsewhere(pid int) bool {
+	ours, err := os.Stat("/proc/thread-self/ns/mnt")
+	if err != nil {
+		return false
+	}
+	theirs, err := os.Stat(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	return err == nil && !os.SameFile(ours, theirs)
+}
+
+// fetchHome puts a monitor of this mount namespace in the place of one of another,
+// which would see nothing of what is mounted for new containers. That cannot be
+// done where the old one has containers; then the daemon is in the wrong place.
+func (s *Supervisor) fetchHome(ctx context.Context, l *link) (*link, error) {
+	pid := l.pid
+	_, err := call[struct{}](ctx, l, opShutdown, struct{}{})
+	l.close()
+	if err != nil && !errors.Is(err, ErrMonitorLost) { // it may be faster than its answer
+		return nil, fmt.Errorf("the monitor of the containers that run (process %d) is in another mount namespace, where it does not see"+
+			" what is mounted for new ones: start the daemon in the same, as with nsenter --mount --target %d (%w)", pid, pid, err)
+	}
+	if err := s.child.spawn(ctx, s.cfg); err != nil {
+		return nil, err
+	}
+	return s.greet(ctx)
 }
 
 // greet connects and says hello.
