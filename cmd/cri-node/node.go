@@ -22,6 +22,7 @@ import (
 	"github.com/cri-node/cri-node/pkg/cri/checkpoint"
 	"github.com/cri-node/cri-node/pkg/cri/telemetry"
 	"github.com/cri-node/cri-node/pkg/cri/tracing"
+	"github.com/cri-node/cri-node/pkg/guard"
 	"github.com/cri-node/cri-node/pkg/image"
 	"github.com/cri-node/cri-node/pkg/image/signature"
 	nodeapi "github.com/cri-node/cri-node/pkg/node"
@@ -83,7 +84,7 @@ func (n *node) settle(ctx context.Context) {
 				klog.FromContext(ctx).Error(err, "Memory is not given back")
 			}
 		case <-tick.C:
-			if err := n.sandboxes.SettleDebts(ctx); err != nil {
+			if err := guard.Call(klog.FromContext(ctx), "the settling of debts", func() error { return n.sandboxes.SettleDebts(ctx) }); err != nil {
 				klog.FromContext(ctx).Error(err, "The network of a stopped pod is still not released")
 			}
 		}

@@ -189,10 +189,10 @@ func (s *Store) collect(ctx context.Context) {
 			return
 		case <-s.wake:
 		}
-		if err := s.emptyTrash(ctx); err != nil {
+		if err := guarded(ctx, "the collector", func() error { return s.emptyTrash(ctx) })(); err != nil {
 			klog.FromContext(ctx).Error(err, "Delete discarded layers")
 		}
-		if err := s.expirePartials(time.Now().Add(-partialLife)); err != nil {
+		if err := guarded(ctx, "the collector", func() error { return s.expirePartials(time.Now().Add(-partialLife)) })(); err != nil {
 			klog.FromContext(ctx).Error(err, "Delete old partial downloads")
 		}
 	}

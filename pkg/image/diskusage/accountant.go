@@ -4,6 +4,10 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/guard"
 )
 
 // Usage is what a layer takes up.
@@ -238,7 +242,12 @@ func (a *Accountant) look(ctx context.Context, id string, l *layer) {
 		before = nil
 	}
 	p := &pace{began: time.Now()}
-	t, usage, err := measure(ctx, l.dir, before, p)
+	var t *tree
+	var usage Usage
+	err := guard.Call(klog.FromContext(ctx), "the measuring of a layer", func() (err error) { // whose files are a container's
+		t, usage, err = measure(ctx, l.dir, before, p)
+		return err
+	})
 	cost := p.spent()
 
 	a.mu.Lock()

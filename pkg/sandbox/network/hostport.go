@@ -19,6 +19,8 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/guard"
 )
 
 // Host ports are rules that the portmap plugin has made, among those of
@@ -89,7 +91,7 @@ func (n *Network) restoreHostPorts(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		errs = append(errs, n.restoreHostPort(ctx, id))
+		errs = append(errs, guard.Call(klog.FromContext(ctx), "the host ports of pod "+id, func() error { return n.restoreHostPort(ctx, id) }))
 	}
 	return errors.Join(errs...)
 }

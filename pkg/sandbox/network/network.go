@@ -16,6 +16,9 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	"golang.org/x/sync/semaphore"
+	"k8s.io/klog/v2"
+
+	"github.com/cri-node/cri-node/pkg/guard"
 )
 
 // IfName is the name of the interface that every pod gets.
@@ -174,7 +177,12 @@ func (n *Network) Start(ctx context.Context) error {
 	}
 	n.watch = w
 	w.follow()
-	n.running.Go(func() { w.run(ctx, n.reload) })
+	n.running.Go(func() {
+		w.run(ctx, func() {
+			// What it was is in the log, and the configuration of before stays.
+			_ = guard.Call(klog.FromContext(ctx), "the reading of CNI's configuration", func() error { n.reload(); return nil })
+		})
+	})
 	// What appeared between New and the watch made no event.
 	n.reload()
 	return nil
