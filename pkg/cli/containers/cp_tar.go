@@ -191,8 +191,13 @@ func (u unpacker) finish(root *os.Root, header *tar.Header) error {
 			return err
 		}
 	}
-	bits := header.FileInfo().Mode()
-	if err := root.Chmod(header.Name, bits&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky)); err != nil {
+	bits := header.FileInfo().Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky)
+	if !u.keepOwner {
+		// It belongs to whoever copies it: a program of the container's must not run
+		// as root of the machine because of that.
+		bits &^= fs.ModeSetuid | fs.ModeSetgid
+	}
+	if err := root.Chmod(header.Name, bits); err != nil {
 		return err
 	}
 	return root.Chtimes(header.Name, header.ModTime, header.ModTime)

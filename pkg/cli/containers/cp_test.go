@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -135,5 +136,27 @@ func TestUnpackHostile(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(outside); err != nil || len(entries) != 1 {
 		t.Errorf("outside has %v, %v", entries, err)
+	}
+}
+
+// A program of a container's that runs as its owner there does not so here, where
+// the owner is whoever copied it.
+func TestUnpackTakesNoPowers(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	for keep, want := range map[bool]fs.FileMode{false: 0o755, true: 0o755 | fs.ModeSetuid | fs.ModeSetgid} {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		if err := errors.Join(w.WriteHeader(&tar.Header{Name: "x", Typeflag: tar.TypeReg, Mode: 0o6755}), w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		to := t.TempDir()
+		if _, err := (unpacker{dir: to, from: "x", to: "x", keepOwner: keep}).unpack(&b); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(filepath.Join(to, "x")); err != nil || info.Mode() != want {
+			t.Errorf("with -a %v: %v, %v", keep, info.Mode(), err)
+		}
 	}
 }
