@@ -210,7 +210,7 @@ func (c *convergence) replace(ctx context.Context, s *types.ServiceConfig, old *
 		if err := c.rename(ctx, old, asideName(old)); err != nil {
 			return err
 		}
-		putBack = func() error { return c.rename(context.WithoutCancel(ctx), old, old.GetName()) }
+		putBack = func() error { return c.putBack(context.WithoutCancel(ctx), old) }
 	}
 	earlier := old.GetMounts()
 	if c.renewVolumes {
@@ -230,6 +230,17 @@ func (c *convergence) replace(ctx context.Context, s *types.ServiceConfig, old *
 	c.replaced[s.Name] = true
 	c.mu.Unlock()
 	return c.begin(ctx, s, made)
+}
+
+// putBack gives a container its name again, and lets it run if it did.
+func (c *convergence) putBack(ctx context.Context, old *nodev1.Container) error {
+	if err := c.rename(ctx, old, old.GetName()); err != nil || !running(old) {
+		return err
+	}
+	if _, err := c.node.Containers.Start(ctx, &nodev1.StartRequest{Container: old.GetId()}); err != nil {
+		return fmt.Errorf("start %s again: %w", old.GetName(), err)
+	}
+	return nil
 }
 
 // asideName is what a container is called while another one takes its place.

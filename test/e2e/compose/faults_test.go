@@ -114,6 +114,7 @@ func (p *person) keeps() {
 	p.equal("exit code", code, 1)
 	p.shows(errs, "create faulty-a-1", "nope")
 	p.equal("the container", p.containers()["faulty-a-1"].ID, old)
+	p.equal("its state", p.containers()["faulty-a-1"].State, "running")
 	p.write(strings.TrimSuffix(fmt.Sprintf(service, 4), "}") + ", secrets: [{source: s, target: /etc/passwd/x}]}}\nsecrets: {s: {environment: HOME}")
 	if _, _, code := p.try("", "compose", "up", "-d"); code == 0 {
 		p.Error("a secret below a file")
