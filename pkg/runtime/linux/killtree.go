@@ -2,6 +2,7 @@ package linux
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"time"
@@ -24,10 +25,19 @@ func (p Process) StartedAfter(t time.Time) bool {
 	return time.Now().Add(-age).After(t.Add(100 * time.Millisecond))
 }
 
+// How long KillTree waits for processes that it has killed, in all and between
+// two looks: one that the kernel holds, or that is not given a processor, is
+// killed late.
+const (
+	killTreeTime  = 5 * time.Second
+	killTreePause = 20 * time.Millisecond
+)
+
 // KillTree kills the processes that belong to an exec: root, if it is still
 // the process meant, its descendants, and every process of the session that
 // leader began, which finds those whose parents are gone already. It looks
-// again until it finds none, because what is being killed may fork.
+// again until it finds none, because what is being killed may fork. It takes
+// up to five seconds; the error is about a process that is there even then.
 //
 // leader is a number that began a session; 0 is none. A session whose leader
 // is alive and is not root is somebody else's.
@@ -35,7 +45,7 @@ func KillTree(leader int, root Process) error {
 	if leader <= 0 {
 		leader = -1
 	}
-	for range 100 {
+	for deadline := time.Now().Add(killTreeTime); ; {
 		members, err := treeMembers(leader, root)
 		if err != nil || len(members) == 0 {
 			return err
@@ -45,8 +55,26 @@ func KillTree(leader int, root Process) error {
 				return err
 			}
 		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("kill process tree: %d processes are there %v after they were killed, %d is one", len(members), killTreeTime, members[0].PID)
+		}
+		if err := members[len(members)-1].awaitEnd(killTreePause); err != nil {
+			return err
+		}
 	}
-	return errors.New("kill process tree: it forks faster than it can be killed")
+}
+
+// awaitEnd waits until the process has ended, but not for longer than a time.
+func (p Process) awaitEnd(limit time.Duration) error {
+	pidfd, err := p.Open()
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = PollPidfd(pidfd, limit)
+	return errors.Join(err, pidfd.Close())
 }
 
 // treeMembers lists the living members of the tree, parents before children.

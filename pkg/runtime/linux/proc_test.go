@@ -140,6 +140,44 @@ func TestKillTree(t *testing.T) {
 	}
 }
 
+// A process that ends late, as one does that is not given a processor, is waited
+// for: here it is frozen.
+func TestKillTreeLate(t *testing.T) {
+	for kind, c := range freezers(t) {
+		t.Run(kind, func(t *testing.T) {
+			name := "/cri-node-late-" + strconv.Itoa(os.Getpid())
+			dir := c.dir("freezer", name)
+			if c.unified {
+				dir = c.dir("", name)
+			}
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.Remove(dir) })
+			cmd := start(t, "exec sleep 1005")
+			t.Cleanup(func() { _ = c.Thaw(name) }) // or its end is not seen
+			root, err := FindProcess(cmd.Process.Pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(root.PID)), 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Freeze(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+			thaw := time.AfterFunc(time.Second, func() { _ = c.Thaw(name) })
+			defer thaw.Stop()
+			if err := KillTree(0, root); err != nil {
+				t.Error(err)
+			}
+			if s, err := ReadStat(root.PID); err == nil && s.State != 'Z' {
+				t.Errorf("the process is in state %c", s.State)
+			}
+		})
+	}
+}
+
 func waitFor(t *testing.T, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
