@@ -64,12 +64,7 @@ func (c *command) run(work func(n *client.Node) error) error {
 		return err
 	}
 	defer n.Close() //nolint:errcheck // nothing is lost with it
-	var exit *client.ExitError
-	if err := work(n); err == nil || errors.As(err, &exit) {
-		return err
-	} else {
-		return c.flags.Explain(err)
-	}
+	return c.flags.Explain(work(n))
 }
 
 // imageInfo is what matters of a service's image.

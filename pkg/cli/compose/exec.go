@@ -1,13 +1,11 @@
 package compose
 
 import (
-	"context"
-	"errors"
-
 	"github.com/spf13/cobra"
 
 	"github.com/cri-node/cri-node/pkg/cli/argument"
 	"github.com/cri-node/cri-node/pkg/cli/client"
+	"github.com/cri-node/cri-node/pkg/cli/containers"
 	"github.com/cri-node/cri-node/pkg/cli/terminal"
 	"github.com/cri-node/cri-node/pkg/node/nodev1"
 )
@@ -29,10 +27,14 @@ func (c *command) exec() *cobra.Command {
 				}
 				streams := terminal.Streams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr()}
 				tty := !noTTY && !detach && terminal.Is(streams.In) && terminal.Is(streams.Out)
-				return runExec(cmd.Context(), n, streams, &nodev1.ExecOpen{
+				variables, err := containers.ExecEnvironment(nil, env)
+				if err != nil {
+					return err
+				}
+				return containers.Exec(cmd.Context(), n, streams, &nodev1.ExecOpen{
 					Container: one.GetId(), Command: args[1:], Stdin: !detach, Tty: tty, Detach: detach,
-					Env: env, Workdir: workdir, User: user, Privileged: privileged,
-				})
+					Env: variables, Workdir: workdir, User: user, Privileged: privileged,
+				}, nil)
 			})
 		},
 	}
@@ -49,41 +51,4 @@ func (c *command) exec() *cobra.Command {
 	f.StringVarP(&user, "user", "u", "", "`user` to run as")
 	f.IntVar(&index, "index", 0, "`number` of the service's container")
 	return cmd
-}
-
-// execConn is an Exec as a terminal's session wants it.
-type execConn struct {
-	nodev1.Containers_ExecClient
-}
-
-func (e execConn) Send(m terminal.Message) error {
-	return e.Containers_ExecClient.Send(&nodev1.ExecRequest{Stdin: m.Stdin, StdinClosed: m.StdinClosed, Size: m.Size, Signal: m.Signal})
-}
-
-// runExec runs a command in a container with the terminal's streams; its exit code
-// is the error's.
-func runExec(ctx context.Context, n *client.Node, streams terminal.Streams, open *nodev1.ExecOpen) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := n.Containers.Exec(ctx)
-	if err != nil {
-		return err
-	}
-	if open.GetTty() {
-		open.Size = streams.TerminalSize()
-	}
-	if err := stream.Send(&nodev1.ExecRequest{Open: open}); err != nil {
-		return err
-	}
-	session := &terminal.Session{Streams: streams, Stdin: open.GetStdin(), TTY: open.GetTty(), Signals: true}
-	exit, err := session.Run(ctx, execConn{stream})
-	switch {
-	case err != nil:
-		return err
-	case exit.GetError() != "":
-		return &client.ExitError{Code: int(exit.GetCode()), Err: errors.New(exit.GetError())}
-	case exit.GetCode() != 0:
-		return &client.ExitError{Code: int(exit.GetCode())}
-	}
-	return nil
 }

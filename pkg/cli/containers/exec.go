@@ -46,7 +46,7 @@ func execCommand(flags *client.Flags) *cobra.Command {
 				return errNoTerminal()
 			}
 			return flags.With(cmd.Context(), func(ctx context.Context, n *client.Node) error {
-				return o.run(ctx, n, cmd, request, keys)
+				return Exec(ctx, n, streams(cmd), request, keys)
 			})
 		},
 	}
@@ -65,29 +65,39 @@ func execCommand(flags *client.Flags) *cobra.Command {
 }
 
 func (o *execOptions) request(args []string) (*nodev1.ExecOpen, error) {
-	env, err := environment(Machine{LookupEnv: os.LookupEnv, ReadFile: os.ReadFile}, o.envFiles, o.env)
+	env, err := ExecEnvironment(o.envFiles, o.env)
 	if err != nil {
 		return nil, err
 	}
-	request := &nodev1.ExecOpen{
+	return &nodev1.ExecOpen{
 		Container: args[0], Command: args[1:], Stdin: o.interactive && !o.detach, Tty: o.tty, Detach: o.detach,
-		Workdir: o.workdir, User: o.user, Privileged: o.privileged,
-	}
-	for _, e := range env {
-		request.Env = append(request.Env, e.GetKey()+"="+string(e.GetValue()))
-	}
-	return request, nil
+		Env: env, Workdir: o.workdir, User: o.user, Privileged: o.privileged,
+	}, nil
 }
 
-func (o *execOptions) run(ctx context.Context, n *client.Node, cmd *cobra.Command, request *nodev1.ExecOpen, keys []byte) error {
+// ExecEnvironment reads the variables that exec is given by --env-file and -e.
+func ExecEnvironment(files, flags []string) ([]string, error) {
+	env, err := environment(Machine{LookupEnv: os.LookupEnv, ReadFile: os.ReadFile}, files, flags)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, e := range env {
+		all = append(all, e.GetKey()+"="+string(e.GetValue()))
+	}
+	return all, nil
+}
+
+// Exec runs a command in a container with the streams of a person, until it has
+// ended or the person leaves by the keys. Its exit code is the error's.
+func Exec(ctx context.Context, n *client.Node, s terminal.Streams, request *nodev1.ExecOpen, keys []byte) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := n.Containers.Exec(ctx)
 	if err != nil {
 		return err
 	}
-	s := streams(cmd)
-	if o.tty {
+	if request.GetTty() {
 		request.Size = s.TerminalSize()
 	}
 	if err := stream.Send(&nodev1.ExecRequest{Open: request}); err != nil {
@@ -96,7 +106,7 @@ func (o *execOptions) run(ctx context.Context, n *client.Node, cmd *cobra.Comman
 	}
 	said := &lastWords{w: s.Err}
 	s.Err = said
-	session := terminal.Session{Streams: s, Stdin: request.GetStdin(), TTY: o.tty, DetachKeys: keys}
+	session := terminal.Session{Streams: s, Stdin: request.GetStdin(), TTY: request.GetTty(), DetachKeys: keys}
 	exit, detached, err := ended(session.Run(ctx, execConn{stream}))
 	if err != nil || detached {
 		return execError(err)

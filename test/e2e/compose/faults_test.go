@@ -144,12 +144,31 @@ func (p *person) keeps() {
 	p.equal("exit code", code, 3)
 	p.shows(out, "faulty-job-1 | done\n")
 	p.equal("state of b", p.containers()["faulty-b-1"].State, "exited")
+	p.compose("up", "-d", "b")
+	p.leavesExec()
 	p.compose("down", "-v", "-t", "2")
 	p.followsRestarts()
 	p.ok("rmi", "faulty-a")
 	// Those of the orphan were nobody's.
 	p.ok("volume", "prune", "-f")
 	p.equal("volumes", p.ok("volume", "ls", "-q"), "")
+}
+
+// leavesExec: one ctrl-c ends it, as that of exec.
+func (p *person) leavesExec() {
+	cmd := p.command("compose", "exec", "-T", "-e", "LIKE_HERE", "b", "sh", "-c", "echo here is $LIKE_HERE; exec sleep inf")
+	cmd.Env = append(cmd.Env, "LIKE_HERE=this")
+	out, err := cmd.StdoutPipe()
+	p.must(err)
+	p.must(cmd.Start())
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() || lines.Text() != "here is this" {
+		p.Errorf("it says %q", lines.Text())
+	}
+	p.must(cmd.Process.Signal(os.Interrupt))
+	kill := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill(); p.Error("it goes on") })
+	_ = cmd.Wait()
+	kill.Stop()
 }
 
 // followsRestarts: up goes on with a container that is started again and again,
