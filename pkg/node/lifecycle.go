@@ -98,11 +98,8 @@ func (s *Server) start(ctx context.Context, e *entry, connect func(*runtime.Cont
 
 // Stop ends a container, and its restarts. One that does not run is a success.
 func (s *containers) Stop(ctx context.Context, r *nodev1.StopRequest) (*nodev1.StopResponse, error) {
-	t, err := s.find(r.GetContainer())
+	t, err := s.findToChange(r.GetContainer(), r.GetForce())
 	if err != nil {
-		return nil, err
-	}
-	if err := s.protect(t, r.GetForce()); err != nil {
 		return nil, err
 	}
 	ctx, cancel := s.bound(ctx)
@@ -260,11 +257,8 @@ func asksForEnd(st *runtime.Status, sig unix.Signal) bool {
 // Kill sends a signal to a container. One that asks for its end makes its restart
 // policy rest.
 func (s *containers) Kill(ctx context.Context, r *nodev1.KillRequest) (*nodev1.KillResponse, error) {
-	t, err := s.find(r.GetContainer())
+	t, err := s.findToChange(r.GetContainer(), r.GetForce())
 	if err != nil {
-		return nil, err
-	}
-	if err := s.protect(t, r.GetForce()); err != nil {
 		return nil, err
 	}
 	sig := unix.SIGKILL
@@ -307,11 +301,8 @@ func (s *containers) Kill(ctx context.Context, r *nodev1.KillRequest) (*nodev1.K
 
 // Pause stops the processes of a container where they are.
 func (s *containers) Pause(ctx context.Context, r *nodev1.PauseRequest) (*nodev1.PauseResponse, error) {
-	t, err := s.find(r.GetContainer())
+	t, err := s.findToChange(r.GetContainer(), r.GetForce())
 	if err != nil {
-		return nil, err
-	}
-	if err := s.protect(t, r.GetForce()); err != nil {
 		return nil, err
 	}
 	unlock, err := t.lock(ctx)
@@ -335,11 +326,8 @@ func (s *containers) Pause(ctx context.Context, r *nodev1.PauseRequest) (*nodev1
 
 // Unpause lets the processes of a paused container go on.
 func (s *containers) Unpause(ctx context.Context, r *nodev1.UnpauseRequest) (*nodev1.UnpauseResponse, error) {
-	t, err := s.find(r.GetContainer())
+	t, err := s.findToChange(r.GetContainer(), r.GetForce())
 	if err != nil {
-		return nil, err
-	}
-	if err := s.protect(t, r.GetForce()); err != nil {
 		return nil, err
 	}
 	unlock, err := t.lock(ctx)

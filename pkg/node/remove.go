@@ -25,11 +25,8 @@ const (
 
 // Remove removes a container, and its pod with the last container in it.
 func (s *containers) Remove(ctx context.Context, r *nodev1.RemoveRequest) (*nodev1.RemoveResponse, error) {
-	t, err := s.find(r.GetContainer())
+	t, err := s.findToChange(r.GetContainer(), r.GetForce())
 	if err != nil {
-		return nil, err
-	}
-	if err := s.protect(t, r.GetForce()); err != nil {
 		return nil, err
 	}
 	if t.e == nil {

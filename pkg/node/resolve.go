@@ -126,6 +126,15 @@ func (s *Server) title(t target) string {
 	return st.Name
 }
 
+// findToChange is find for who is about to change it.
+func (s *Server) findToChange(ref string, force bool) (target, error) {
+	t, err := s.find(ref)
+	if err == nil {
+		err = s.protect(t, force)
+	}
+	return t, err
+}
+
 // protect refuses to change what kubelet made, unless told to.
 func (s *Server) protect(t target, force bool) error {
 	if t.e != nil || force {

@@ -13,11 +13,8 @@ import (
 
 // Update changes the limits of a container, and when it is restarted.
 func (s *containers) Update(ctx context.Context, r *nodev1.UpdateRequest) (*nodev1.UpdateResponse, error) {
-	t, err := s.find(r.GetContainer())
+	t, err := s.findToChange(r.GetContainer(), r.GetForce())
 	if err != nil {
-		return nil, err
-	}
-	if err := s.protect(t, r.GetForce()); err != nil {
 		return nil, err
 	}
 	unlock, err := t.lock(ctx)
