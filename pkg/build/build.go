@@ -209,7 +209,7 @@ func (b *Builder) Prune(ctx context.Context, all bool) (int64, error) {
 		before = time.Now().Add(time.Minute)
 	}
 	n, err := b.cache.prune(ctx, before)
-	m, err2 := b.mounts.prune(before)
+	m, err2 := b.mounts.prune(ctx, before)
 	return n + m, errors.Join(err, err2)
 }
 
@@ -223,8 +223,8 @@ type Usage struct {
 }
 
 // Usage measures the cache.
-func (b *Builder) Usage() (Usage, error) {
-	mounts, err := b.mounts.usage()
+func (b *Builder) Usage(ctx context.Context) (Usage, error) {
+	mounts, err := b.mounts.usage(ctx)
 	if err != nil {
 		return Usage{}, fmt.Errorf("measure cache mounts: %w", err)
 	}
@@ -239,13 +239,17 @@ func (b *Builder) Usage() (Usage, error) {
 	return u, nil
 }
 
-// trim removes what was not used for the longest time, results and cache mounts
-// that no build uses now, until the rest is within the limit.
-func (b *Builder) trim(ctx context.Context) error {
+// Trim removes what was not used for the longest time, results and cache mounts
+// that no build uses now, until the rest is within the limit. It is for after each
+// build, and may have to look at every file of every cache mount.
+func (b *Builder) Trim(ctx context.Context) error {
 	b.trimming.Lock()
 	defer b.trimming.Unlock()
-	mounts, err := b.mounts.usage()
-	errs := []error{err}
+	mounts, err := b.mounts.usage(ctx)
+	if err != nil {
+		return fmt.Errorf("measure cache mounts: %w", err)
+	}
+	var errs []error
 	var mounted int64
 	var idle []mountUsage
 	for _, m := range mounts {
@@ -289,7 +293,7 @@ func (b *Builder) Build(ctx context.Context, r *Request) (res *Result, err error
 	defer cancel(nil)
 	run := &run{Builder: b, fail: cancel, request: r, dir: dir, disk: disk, progress: newProgress(r.Events), locals: map[string]*local{}}
 	defer func() {
-		if err2 := run.close(context.WithoutCancel(ctx)); err == nil {
+		if err2 := run.close(); err == nil {
 			err = err2
 		}
 	}()
@@ -328,13 +332,12 @@ type run struct {
 }
 
 // close lets go of everything.
-func (r *run) close(ctx context.Context) error {
+func (r *run) close() error {
 	var errs []error
 	for _, release := range slices.Backward(r.releases) {
 		errs = append(errs, release())
 	}
 	errs = append(errs, linux.UnmountAll(r.dir), linux.RemoveAll(r.dir), linux.RemoveAll(r.disk))
-	errs = append(errs, r.trim(ctx))
 	return errors.Join(errs...)
 }
 

@@ -134,7 +134,7 @@ func TestCacheMounts(t *testing.T) {
 	}
 	if locked := <-got; locked.path != one.path {
 		t.Error("the locked mount is another one")
-	} else if _, err := m.prune(time.Now().Add(time.Hour)); err != nil {
+	} else if _, err := m.prune(t.Context(), time.Now().Add(time.Hour)); err != nil {
 		t.Error(err)
 	} else if _, err := os.Stat(locked.path); err != nil {
 		t.Errorf("prune took what is in use: %v", err)

@@ -154,7 +154,7 @@ type mountUsage struct {
 }
 
 // usage measures all cache mounts, those again that somebody has used since.
-func (m *cacheMounts) usage() ([]mountUsage, error) {
+func (m *cacheMounts) usage(ctx context.Context) ([]mountUsage, error) {
 	entries, err := os.ReadDir(m.dir)
 	if err != nil {
 		return nil, err
@@ -166,14 +166,16 @@ func (m *cacheMounts) usage() ([]mountUsage, error) {
 			continue // it has just gone
 		}
 		u := mountUsage{name: e.Name(), used: info.ModTime()}
-		u.size, u.inUse = m.measure(e.Name())
+		if u.size, u.inUse, err = m.measure(ctx, e.Name()); err != nil {
+			return nil, err
+		}
 		all = append(all, u)
 	}
 	return all, nil
 }
 
 // measure is what one takes. A walk through it holds no lock.
-func (m *cacheMounts) measure(name string) (size int64, inUse bool) {
+func (m *cacheMounts) measure(ctx context.Context, name string) (size int64, inUse bool, err error) {
 	m.mu.Lock()
 	s := m.slots[name]
 	if s == nil {
@@ -185,15 +187,17 @@ func (m *cacheMounts) measure(name string) (size int64, inUse bool) {
 	size = s.size
 	m.mu.Unlock()
 	if known {
-		return size, false
+		return size, false, nil
 	}
-	size = diskUsage(filepath.Join(m.dir, name))
+	if size, err = diskUsage(ctx, filepath.Join(m.dir, name)); err != nil {
+		return 0, inUse, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !inUse && s.uses == uses {
 		s.measured, s.size = uses, size
 	}
-	return size, inUse
+	return size, inUse, nil
 }
 
 // remove deletes one that nobody uses, and reports whether that was so.
@@ -221,8 +225,8 @@ func (m *cacheMounts) discard(name string) (trash string, err error) {
 }
 
 // prune removes what is not in use and was not since a time.
-func (m *cacheMounts) prune(before time.Time) (int64, error) {
-	all, err := m.usage()
+func (m *cacheMounts) prune(ctx context.Context, before time.Time) (int64, error) {
+	all, err := m.usage(ctx)
 	errs := []error{err}
 	var bytes int64
 	for _, u := range all {
@@ -238,14 +242,15 @@ func (m *cacheMounts) prune(before time.Time) (int64, error) {
 	return bytes, errors.Join(errs...)
 }
 
-// diskUsage is what a tree takes, as far as it can be read.
-func diskUsage(dir string) (bytes int64) {
-	_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+// diskUsage is what a tree takes, as far as it can be read; only the end of ctx is
+// an error.
+func diskUsage(ctx context.Context, dir string) (bytes int64, err error) {
+	err = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		var st unix.Stat_t
 		if err == nil && unix.Lstat(path, &st) == nil {
 			bytes += st.Blocks * 512
 		}
-		return nil
+		return ctx.Err()
 	})
-	return bytes
+	return bytes, err
 }

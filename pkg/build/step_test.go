@@ -39,7 +39,7 @@ func newRun(t *testing.T, e Executor) *run {
 		progress: newProgress(nil), locals: map[string]*local{},
 	}
 	t.Cleanup(func() {
-		if err := r.close(context.WithoutCancel(t.Context())); err != nil {
+		if err := r.close(); err != nil {
 			t.Error(err)
 		}
 		if err := images.Close(); err != nil {
@@ -121,11 +121,11 @@ func TestCacheMountsAreBounded(t *testing.T) {
 	if err := os.Chtimes(filepath.Dir(released[0].path), past, past); err != nil {
 		t.Fatal(err)
 	}
-	u, err := r.Usage()
+	u, err := r.Usage(t.Context())
 	if err != nil || u.Mounts != 3 || u.Bytes < 4<<20 || u.InUse < 2<<20 || u.InUse >= 3<<20 {
 		t.Errorf("usage is %+v, %v", u, err)
 	}
-	if err := r.trim(t.Context()); err != nil {
+	if err := r.Trim(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	there := func(c *cacheMount) bool { _, err := os.Lstat(c.path); return err == nil }
@@ -139,10 +139,10 @@ func TestCacheMountsAreBounded(t *testing.T) {
 	if err := oldest.release(); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.trim(t.Context()); err != nil {
+	if err := r.Trim(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if u, err := r.Usage(); err != nil || u.Bytes != 0 || u.Mounts != 0 {
+	if u, err := r.Usage(t.Context()); err != nil || u.Bytes != 0 || u.Mounts != 0 {
 		t.Errorf("what is larger than the limit stays: %+v, %v", u, err)
 	}
 	if entries, err := os.ReadDir(r.mounts.dir); err != nil || len(entries) != 0 {

@@ -96,11 +96,23 @@ func (s *builder) Build(stream grpc.BidiStreamingServer[nodev1.BuildRequest, nod
 	}
 	request.Uploads, request.Events, request.Dial = dirs, out, in.dial
 	request.Output.Writer = out
+	defer s.trimBuilds()
 	res, err := s.builds.Build(ctx, request)
 	if err == nil {
 		out.result(&nodev1.BuildResponse_Result{ImageId: res.ImageID, Names: res.Names, ManifestDigest: s.manifest(res.ImageID)})
 	}
 	return err
+}
+
+// trimBuilds brings the cache of builds within its limit.
+func (s *builder) trimBuilds() {
+	s.background.Go(func() {
+		log := klog.FromContext(s.life)
+		err := guard.Call(log, "the trimming of the cache of builds", func() error { return s.builds.Trim(s.life) })
+		if err != nil && s.life.Err() == nil {
+			log.Error(err, "The cache of builds is larger than it may be")
+		}
+	})
 }
 
 // manifest is the digest of an image's manifest, where it has one.

@@ -22,7 +22,7 @@ func (s *system) DiskUsage(ctx context.Context, _ *nodev1.DiskUsageRequest) (*no
 	}
 	cache := &nodev1.DiskUsageResponse_Kind{Kind: "build-cache"}
 	if b := s.Server.builder.builds; b != nil {
-		u, err := b.Usage()
+		u, err := b.Usage(ctx)
 		if err != nil {
 			return nil, err
 		}
