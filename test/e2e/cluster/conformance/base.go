@@ -102,6 +102,8 @@ func bootstrap(ctx context.Context, cache, path string) error {
 	for _, args := range [][]string{
 		// In a mount namespace of its own: what it mounts goes with it, whatever ends it.
 		{"unshare", "--mount", "debootstrap", "--variant=minbase", "--include=" + packages, "stable", root},
+		// Users other than root enter the image by it.
+		{"chmod", "0755", root},
 		{"tar", "--numeric-owner", "--exclude=./var/cache/apt", "--exclude=./var/lib/apt", "--exclude=./usr/share/doc",
 			"--exclude=./usr/share/locale", "--exclude=./proc/*", "--exclude=./dev/*", "-C", root, "-cf", path + ".new", "."},
 	} {

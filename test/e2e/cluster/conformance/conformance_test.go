@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"github.com/cri-node/cri-node/test/e2e/cluster/build"
 	"github.com/cri-node/cri-node/test/e2e/cluster/plane"
 	"github.com/cri-node/cri-node/test/e2e/cluster/suite"
+	"github.com/cri-node/cri-node/test/e2e/cluster/worker"
 	"github.com/cri-node/cri-node/test/e2e/image"
 	"github.com/cri-node/cri-node/test/e2e/invariant"
 	"github.com/cri-node/cri-node/test/e2e/node"
@@ -43,6 +43,10 @@ func TestMain(m *testing.M) {
 		// Specs put a registry of their own onto port 5000.
 		Registry: "127.0.0.1:5055",
 		Prepare:  prepare,
+		Worker: func(o *worker.Options) {
+			// Specs of runtime classes name this handler.
+			o.Node.Config = fmt.Sprintf("[runtime.handlers.test-handler]\npath = %q\n", o.Node.Binaries.Handlers["runc"])
+		},
 	}))
 }
 
@@ -70,36 +74,35 @@ func debianTar() string { return filepath.Join(cacheDir(), "debian.tar") }
 func TestCluster(t *testing.T) {
 	pushImages(t)
 	c := &shared
-	run(t, "cluster", build.E2E, []string{
+	run(t, Suite{Name: "cluster", Program: build.E2E, Args: []string{
 		"--kubeconfig=" + c.Plane.Kubeconfig(plane.Admin), "--provider=skeleton",
 		"--kubectl-path=" + c.Prepared.Programs.Path(build.Kubectl),
 		"--kubelet-root-dir=" + filepath.Join(c.Dir, c.Worker.Name(), "kubelet"),
 		"--container-runtime-endpoint=" + c.Worker.Node.Endpoint(),
 		"--e2e-output-dir=" + t.TempDir(),
-	})
+	}})
 }
 
-// run runs a suite, writes the summary and holds it against the list.
-func run(t *testing.T, name, program string, args []string, ginkgo ...string) {
+// run runs a suite, of which it is told what is its own, writes the summary and
+// holds it against the list.
+func run(t *testing.T, s Suite) {
 	t.Helper()
-	s := Suite{
-		Name: name, Ginkgo: shared.Prepared.Programs.Path(build.Ginkgo), Program: shared.Prepared.Programs.Path(program),
-		Args: args, GinkgoArgs: ginkgo, Out: cacheDir(), Work: t.TempDir(), Focus: *focus, NotRun: NotRun, Parallel: *parallel,
-	}
-	t.Logf("running %s; what it says is in %s", program, filepath.Join(s.Out, name+".log"))
+	s.Ginkgo, s.Program = shared.Prepared.Programs.Path(build.Ginkgo), shared.Prepared.Programs.Path(s.Program)
+	s.Out, s.Work, s.Focus, s.NotRun, s.Parallel = cacheDir(), t.TempDir(), *focus, NotRun, *parallel
+	t.Logf("running %s; what it says is in %s", s.Program, filepath.Join(s.Out, s.Name+".log"))
 	all, err := s.Run(t.Context())
 	if err != nil {
 		t.Error(err)
 	}
 	sum := specs.Summarize(all)
-	if err := os.WriteFile(filepath.Join(s.Out, name+".md"), []byte(sum.Markdown()), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(s.Out, s.Name+".md"), []byte(sum.Markdown()), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%d passed, %d failed, %d skipped by themselves", sum.Total.Passed, sum.Total.Failed, sum.Total.Skipped)
 	for _, f := range sum.Failed {
 		t.Errorf("%s failed: %s", FullName(f), specs.Reason(f))
 	}
-	list, err := ReadList(filepath.Join(repository(), "docs", "conformance", name+".txt"))
+	list, err := ReadList(filepath.Join(repository(), "docs", "conformance", s.Name+".txt"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,30 +129,22 @@ func TestNode(t *testing.T) {
 		must(t, c.Plane.Restart(ctx, build.APIServer))
 		must(t, c.Worker.StartKubelet(ctx))
 	})
-	hideSystemd(t)
 	dropCgroups(t)
+	var path string
+	if !node.Systemd() {
+		path = t.TempDir()
+		must(t, StandInForSystemd(path))
+	}
 	config := filepath.Join(t.TempDir(), "kubelet.yaml")
 	must(t, os.WriteFile(config, []byte(fmt.Sprintf(kubeletConfig, c.Worker.Cgroup())), 0o644))
-	run(t, "node", build.E2ENode, []string{
+	run(t, Suite{Name: "node", Program: build.E2ENode, Path: path, GinkgoArgs: []string{"--focus-file=test/e2e_node/"}, Args: []string{
 		"--kubelet-config-file=" + config, "--node-name=" + c.Worker.Name(),
 		"--container-runtime-endpoint=" + c.Worker.Node.Endpoint(), "--image-service-endpoint=" + c.Worker.Node.Endpoint(),
 		"--prepull-images=false", "--report-dir=" + t.TempDir(),
 		// kubelet without an address asks for that of its name, and nobody answers in
 		// the cage: it would be registered too late for what waits for that.
 		"--kubelet-flags=--node-ip=" + c.Worker.IP(),
-	}, "--focus-file=test/e2e_node/")
-}
-
-// hideSystemd hides, in the cage, the program by which the suite would start
-// kubelet, where it is there without the systemd that it speaks to.
-func hideSystemd(t *testing.T) {
-	t.Helper()
-	program, err := exec.LookPath("systemd-run")
-	if err != nil || node.Systemd() {
-		return
-	}
-	must(t, unix.Mount(os.DevNull, program, "", unix.MS_BIND, ""))
-	t.Cleanup(func() { must(t, unix.Unmount(program, 0)) })
+	}})
 }
 
 // dropCgroups removes at the end the cgroups that the suite has its kubelet make at
@@ -160,7 +155,7 @@ func dropCgroups(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() {
 		for _, root := range roots {
-			for _, name := range []string{"kubelet", "system"} {
+			for _, name := range []string{"kubelet", "kubelet.slice", "system"} {
 				// Somebody else's has processes, and stays.
 				if err := unix.Rmdir(filepath.Join(root, name)); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) {
 					t.Errorf("remove cgroup %s in %s: %v", name, root, err)

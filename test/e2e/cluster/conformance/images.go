@@ -60,7 +60,7 @@ func (m *maker) recipes() []recipe {
 			config: v1.Config{Entrypoint: []string{"/regression-issue-74839"}}},
 		{tags: []string{"resource-consumer:1.14"}, config: v1.Config{Entrypoint: []string{"/consumer"}},
 			programs: map[string]string{"consumer": build.Consumer, "consume-cpu": build.ConsumeCPU}},
-		{tags: []string{"sample-device-plugin:1.7"}, programs: map[string]string{"sampledeviceplugin": build.DevicePlugin},
+		{tags: []string{"sample-device-plugin:1.7", "sample-device-plugin:1.8.0"}, programs: map[string]string{"sampledeviceplugin": build.DevicePlugin},
 			config: v1.Config{Entrypoint: []string{"/sampledeviceplugin"}}},
 	}
 }

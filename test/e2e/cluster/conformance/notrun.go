@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cri-node/cri-node/test/e2e/node"
 )
 
 // Reason says why some specs are not run.
@@ -26,7 +28,17 @@ var NotRun = []Reason{
 	{`Kubelet Cgroup Manager`, "They look for kubelet's cgroups at the root of the tree, which is the machine's.", nil},
 	{`ContainerMetrics .*/metrics/cadvisor`, "kubelet counts only the containers of containerd and CRI-O by itself; it asks others with PodAndContainerStatsFromCRI.", nil},
 	{`Summary API when querying /stats/summary should report resource usage`, "It wants the pressure of each cgroup and system containers, which kubelet has with cgroup v2 and systemd.", nil},
+	{`volume failing to unmount`, "It wants a server of NFS, which is the kernel's.", nil},
+	{`container runtime is temporarily down`, "It asks systemd which service the runtime is.", func() bool { return !node.Systemd() }},
+	{`ImageGarbageCollect`, "At its end it pulls every image of the suite, one by its digest. TestImageMaximumAge and TestImageThreshold are its counterparts.", nil},
+	{`with a critical pod - should avoid swap`, "It reads the files of cgroup v2.", withoutCgroup2},
 	{`Resiz(e|ing).*[Gg]uaranteed`, "They want the score -997, which takes the capability SYS_RESOURCE.", withoutSysResource},
+}
+
+// withoutCgroup2 reports a machine whose containers have version 1 of cgroups.
+func withoutCgroup2() bool {
+	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+	return err != nil
 }
 
 // withoutSysResource reports a machine on which nobody may lower the score by which

@@ -23,6 +23,8 @@ type Suite struct {
 	// Ginkgo, with GinkgoArgs, runs Program, the compiled suite, with Args.
 	Ginkgo, Program  string
 	GinkgoArgs, Args []string
+	// Path is a directory of programs that it finds before the machine's, "" for none.
+	Path string
 	// Out is the directory for its files, Work where it runs.
 	Out, Work string
 	// Focus is a regular expression; NotRun are the specs to leave out.
@@ -61,6 +63,9 @@ func (s Suite) Run(ctx context.Context) ([]specs.Spec, error) {
 		}
 		cmd := exec.CommandContext(ctx, s.Ginkgo, s.arguments(pass.labels, report, parallel)...)
 		cmd.Dir, cmd.Stdout, cmd.Stderr = s.Work, log, log
+		if s.Path != "" {
+			cmd.Env = append(os.Environ(), "PATH="+s.Path+":"+os.Getenv("PATH"))
+		}
 		// Asked to end, it still removes what it made.
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
 		cmd.WaitDelay = time.Minute
