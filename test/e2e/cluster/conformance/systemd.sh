@@ -10,13 +10,14 @@ start() {
 	echo $! >"$units/$1.pid"
 }
 
+# The callers read what is said of units in messages, too: nothing is.
 signal() {
-	[ ! -e "$units/$1.pid" ] || kill "-$2" "$(cat "$units/$1.pid")" 2>/dev/null || :
+	[ -e "$units/$1.pid" ] && kill "-$2" "$(cat "$units/$1.pid")" 2>/dev/null
 }
 
 stop() {
 	signal "$1" TERM
-	while [ -e "$units/$1.pid" ] && kill -0 "$(cat "$units/$1.pid")" 2>/dev/null; do sleep 0.1; done
+	while signal "$1" 0; do sleep 0.1; done
 	rm -f "$units/$1.pid"
 }
 
@@ -52,12 +53,14 @@ systemctl)
 	case ${1:-} in
 	list-units)
 		for u in "$units"/*.service; do
-			[[ ${*} != *--state=running* ]] || kill -0 "$(cat "$u.pid")" 2>/dev/null || continue
-			echo "  $(basename "$u") loaded active running"
+			u=$(basename "$u")
+			[[ ${*} != *--state=running* ]] || signal "$u" 0 || continue
+			echo "  $u loaded active running"
 		done
 		;;
-	kill) signal "$unit" TERM ;;
-	stop) stop "$unit" ;;
+	kill) signal "$unit" TERM || : ;;
+	# A service made by systemd-run is forgotten then.
+	stop) stop "$unit" && rm -f "$units/$unit" ;;
 	restart) stop "$unit" && start "$unit" ;;
 	reset-failed) ;;
 	*) echo "systemctl ${*}: there is no systemd" >&2; exit 1 ;;

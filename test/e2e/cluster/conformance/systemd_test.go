@@ -61,6 +61,15 @@ func TestStandInForSystemd(t *testing.T) {
 	}
 	run("systemctl", "restart", unit)
 	logged("it's $HOME %d\nit's $HOME %d\n")
+	// One that was never started says nothing, not even in a message.
+	must(t, os.WriteFile(filepath.Join(units, "kubelet-other.service"), nil, 0o600))
+	if got := running(); strings.Contains(got, "other") {
+		t.Errorf("running: %q", got)
+	}
+	run("systemctl", "stop", "kubelet-other")
+	if got := run("systemctl", "list-units", "*kubelet*"); strings.Contains(got, "other") {
+		t.Errorf("known: %q", got)
+	}
 	if got := running(); !strings.Contains(got, unit) {
 		t.Errorf("running: %q", got)
 	}
