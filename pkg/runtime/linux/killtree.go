@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -34,26 +35,29 @@ const (
 )
 
 // KillTree kills the processes that belong to an exec: root, if it is still
-// the process meant, its descendants, and every process of the session that
-// leader began, which finds those whose parents are gone already. It looks
-// again until it finds none, because what is being killed may fork. It takes
-// up to five seconds; the error is about a process that is there even then.
+// the process meant, its descendants, and every process of the sessions that
+// leader and any of them began, which finds those whose parents are gone already.
+// They are stopped before the first is killed, so that none gets away by forking
+// meanwhile, and looked for until there are none. It takes up to five seconds; the
+// error is about a process that is there even then.
 //
 // leader is a number that began a session; 0 is none. A session whose leader
 // is alive and is not root is somebody else's.
 func KillTree(leader int, root Process) error {
-	if leader <= 0 {
-		leader = -1
+	t := tree{root: root, leaders: map[int]Process{}, stopped: map[Process]bool{}}
+	if leader > 0 {
+		t.leaders[leader] = root
+	}
+	if err := t.stop(); err != nil {
+		return err
 	}
 	for deadline := time.Now().Add(killTreeTime); ; {
-		members, err := treeMembers(leader, root)
+		members, err := t.members()
 		if err != nil || len(members) == 0 {
 			return err
 		}
-		for _, m := range members {
-			if err := m.Signal(unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
+		if err := signalAll(members, unix.SIGKILL); err != nil {
+			return err
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("kill process tree: %d processes are there %v after they were killed, %d is one", len(members), killTreeTime, members[0].PID)
@@ -62,6 +66,44 @@ func KillTree(leader int, root Process) error {
 			return err
 		}
 	}
+}
+
+// tree is what KillTree kills.
+type tree struct {
+	root Process
+	// leaders of sessions that are known to belong to the tree, by their pids.
+	leaders map[int]Process
+	stopped map[Process]bool
+}
+
+// stop stops members until there are no others.
+func (t *tree) stop() error {
+	for deadline := time.Now().Add(killTreeTime); time.Now().Before(deadline); {
+		members, err := t.members()
+		if err != nil {
+			return err
+		}
+		members = slices.DeleteFunc(members, func(p Process) bool { return t.stopped[p] })
+		if len(members) == 0 {
+			return nil
+		}
+		if err := signalAll(members, unix.SIGSTOP); err != nil {
+			return err
+		}
+		for _, p := range members {
+			t.stopped[p] = true
+		}
+	}
+	return nil // they fork faster than they can be stopped; killing makes them fewer
+}
+
+func signalAll(processes []Process, signal unix.Signal) error {
+	for _, p := range processes {
+		if err := p.Signal(signal); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // awaitEnd waits until the process has ended, but not for longer than a time.
@@ -77,17 +119,55 @@ func (p Process) awaitEnd(limit time.Duration) error {
 	return errors.Join(err, pidfd.Close())
 }
 
-// treeMembers lists the living members of the tree, parents before children.
-func treeMembers(leader int, root Process) ([]Process, error) {
+// members lists the living members of the tree.
+func (t *tree) members() ([]Process, error) {
+	all, err := processes()
+	if err != nil {
+		return nil, err
+	}
+	// The kernel gives a number to a new process only when no session has it
+	// any more: a stranger with a leader's pid means that the session is gone.
+	for _, p := range all {
+		if leader, ok := t.leaders[p.PID]; ok && p.Process != leader {
+			delete(t.leaders, p.PID)
+		}
+	}
+	in := map[int]bool{}
+	for changed := true; changed; {
+		changed = false
+		for _, p := range all {
+			_, ofSession := t.leaders[p.Session]
+			if in[p.PID] || !ofSession && !in[p.PPID] && p.Process != t.root {
+				continue
+			}
+			in[p.PID], changed = true, true
+			if p.Session == p.PID {
+				t.leaders[p.PID] = p.Process
+			}
+		}
+	}
+	var members []Process
+	for _, p := range all {
+		if in[p.PID] && p.State != 'Z' && p.State != 'X' {
+			members = append(members, p.Process)
+		}
+	}
+	return members, nil
+}
+
+// living is a process and what is known of it.
+type living struct {
+	Process
+	Stat
+}
+
+// processes lists all that there are.
+func processes() ([]living, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
 	}
-	type process struct {
-		Process
-		Stat
-	}
-	var all []process
+	var all []living
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
@@ -97,33 +177,7 @@ func treeMembers(leader int, root Process) ([]Process, error) {
 		if err != nil {
 			continue // exited meanwhile
 		}
-		all = append(all, process{Process{PID: pid, StartTime: s.StartTime}, s})
+		all = append(all, living{Process{PID: pid, StartTime: s.StartTime}, s})
 	}
-	inTree := map[int]bool{}
-	if root.PID > 0 {
-		inTree[root.PID] = true
-	}
-	// The kernel gives a number to a new process only when no session has it
-	// any more: a stranger with the leader's pid means that the session is gone.
-	for _, p := range all {
-		if p.PID == leader && p.Process != root {
-			leader = -1
-		}
-	}
-	for changed := true; changed; {
-		changed = false
-		for _, p := range all {
-			if !inTree[p.PID] && (p.Session == leader || inTree[p.PPID]) {
-				inTree[p.PID] = true
-				changed = true
-			}
-		}
-	}
-	var members []Process
-	for _, p := range all {
-		if inTree[p.PID] && p.State != 'Z' && p.State != 'X' && (p.PID != root.PID || p.Process == root) {
-			members = append(members, p.Process)
-		}
-	}
-	return members, nil
+	return all, nil
 }

@@ -142,9 +142,12 @@ func (e *execution) begin(ctx context.Context, fds []int) error {
 	select {
 	case status = <-exited:
 	case <-ctx.Done():
+		// The process may run already, in a session of its own and with its pid in no
+		// file: what it is a child of tells that it is the runtime's.
+		err := linux.KillTree(pid, linux.Process{PID: pid, StartTime: since})
 		e.m.reaper.killGroup(pid)
 		<-exited
-		return ctx.Err()
+		return errors.Join(ctx.Err(), err)
 	}
 	if status.Signaled() {
 		return &CreateError{Reason: "killed by signal " + unix.SignalName(status.Signal())}

@@ -53,6 +53,46 @@ func (n *node) execIn(ctx context.Context, t *testing.T, req ExecRequest) (unix.
 	return status, string(b), execErr
 }
 
+// TestExecCancelledEarly: what the runtime has started before it could say so ends
+// with the exec, whatever sessions it has begun.
+func TestExecCancelledEarly(t *testing.T) {
+	n := startNode(t)
+	const script = "setsid sh -c 'setsid sleep 4243 & sleep 4243 & (sleep 4243 &) ; touch %s; sleep 4243' & wait"
+	for range 10 {
+		up := filepath.Join(t.TempDir(), "up")
+		req := n.execRequest(t, "")
+		req.Argv = []string{"/bin/sh", "-c", fmt.Sprintf(script, up)}
+		ctx, cancel := context.WithCancel(t.Context())
+		var canceller sync.WaitGroup
+		canceller.Go(func() {
+			n.eventually("the process runs", func() bool { _, err := os.Stat(up); return err == nil })
+			cancel()
+		})
+		if _, _, err := n.execIn(ctx, t, req); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		canceller.Wait()
+		if left := commandsWith(t, "sleep\x004243"); len(left) > 0 {
+			t.Fatalf("left: %q", left)
+		}
+	}
+}
+
+// commandsWith lists the processes whose command line has a text in it.
+func commandsWith(t *testing.T, text string) (found []string) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if b, err := os.ReadFile(file); err == nil && strings.Contains(string(b), text) {
+			found = append(found, file+" "+string(b))
+		}
+	}
+	return found
+}
+
 func TestExecStatus(t *testing.T) {
 	n := startNode(t)
 	for script, want := range map[string]unix.WaitStatus{
