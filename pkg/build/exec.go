@@ -36,12 +36,16 @@ func (r *run) exec(ctx context.Context, id string, op *pb.ExecOp, inputs []resul
 	if on, err = r.layered(ctx, on); err != nil {
 		return result{}, err
 	}
+	m := &execMounts{run: r}
+	defer func() { err = errors.Join(err, m.close(ctx)) }()
+	if err := m.takeCaches(ctx, op.GetMounts(), inputs); err != nil {
+		return result{}, err
+	}
+	// Whoever waits for a cache mount must not keep others from running.
 	if err := r.execs.Acquire(ctx, 1); err != nil {
 		return result{}, context.Cause(ctx)
 	}
 	defer r.execs.Release(1)
-	m := &execMounts{run: r}
-	defer func() { err = errors.Join(err, m.close(ctx)) }()
 	for _, mount := range op.GetMounts() {
 		if mount.GetDest() == pb.RootMount {
 			continue

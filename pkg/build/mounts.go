@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -22,6 +23,8 @@ import (
 type execMounts struct {
 	run    *run
 	mounts []Mount
+	// caches are where cache mounts are.
+	caches map[*pb.Mount]string
 	undo   []func(context.Context) error
 }
 
@@ -58,13 +61,11 @@ func (m *execMounts) add(ctx context.Context, op *pb.Mount, inputs []result) err
 		if err != nil {
 			return err
 		}
-		tree := m.bind
-		if op.GetMountType() == pb.MountType_CACHE {
-			tree = m.cache
-		}
-		root, err := tree(ctx, op, in)
-		if err != nil {
-			return err
+		root := m.caches[op]
+		if op.GetMountType() == pb.MountType_BIND {
+			if root, err = m.bind(ctx, op, in); err != nil {
+				return err
+			}
 		}
 		if out.Source, err = m.pin(root, op.GetSelector()); err != nil {
 			return err
@@ -90,9 +91,40 @@ func (m *execMounts) bind(ctx context.Context, op *pb.Mount, in result) (string,
 	return w.dir, nil
 }
 
+// takeCaches finds the directories of all cache mounts. Those that are locked are
+// taken in the order of their ids by everybody: else one process could have what
+// another waits for, and the other way round.
+func (m *execMounts) takeCaches(ctx context.Context, mounts []*pb.Mount, inputs []result) error {
+	m.caches = map[*pb.Mount]string{}
+	mounts = slices.DeleteFunc(slices.Clone(mounts), func(op *pb.Mount) bool { return op.GetMountType() != pb.MountType_CACHE })
+	keys := map[*pb.Mount]string{}
+	for _, op := range mounts {
+		in, err := input(inputs, op.GetInput())
+		if err != nil {
+			return fmt.Errorf("mount on %s: %w", op.GetDest(), err)
+		}
+		keys[op] = op.GetCacheOpt().GetID() + "|" + in.identity()
+	}
+	slices.SortStableFunc(mounts, func(a, b *pb.Mount) int { return strings.Compare(keys[a], keys[b]) })
+	for i, op := range mounts {
+		if i > 0 && keys[op] == keys[mounts[i-1]] && op.GetCacheOpt().GetSharing() == pb.CacheSharingOpt_LOCKED {
+			m.caches[op] = m.caches[mounts[i-1]] // it would wait for itself
+			continue
+		}
+		in, err := input(inputs, op.GetInput())
+		if err == nil {
+			m.caches[op], err = m.cache(ctx, keys[op], op, in)
+		}
+		if err != nil {
+			return fmt.Errorf("mount on %s: %w", op.GetDest(), err)
+		}
+	}
+	return nil
+}
+
 // cache is the directory of a cache mount.
-func (m *execMounts) cache(ctx context.Context, op *pb.Mount, in result) (string, error) {
-	c, err := m.run.mounts.use(ctx, op.GetCacheOpt().GetID()+"|"+in.identity(), op.GetCacheOpt().GetSharing(), func(dir string) error {
+func (m *execMounts) cache(ctx context.Context, key string, op *pb.Mount, in result) (string, error) {
+	c, err := m.run.mounts.use(ctx, key, op.GetCacheOpt().GetSharing(), func(dir string) error {
 		if in.dir == "" && len(in.stack()) == 0 {
 			return nil
 		}

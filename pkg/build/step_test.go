@@ -2,9 +2,12 @@ package build
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -182,4 +185,63 @@ func TestFillingKeepsNobody(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+// Steps that lock the same cache mounts in different order wait for one another and
+// not for ever, and none that waits keeps others from running.
+func TestLockedMounts(t *testing.T) {
+	running := make(chan struct{}, 100)
+	r := newRun(t, execOf(func(_ context.Context, p Process) (int, error) {
+		if len(p.Mounts) == 0 {
+			running <- struct{}{}
+		}
+		return 1, nil
+	}))
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	step := func(ids ...string) error {
+		op := &pb.ExecOp{Meta: &pb.Meta{Args: []string{"x"}}, Mounts: []*pb.Mount{{Dest: pb.RootMount, Input: -1}}}
+		for _, id := range ids {
+			op.Mounts = append(op.Mounts, &pb.Mount{
+				Dest: "/" + id, Input: -1, MountType: pb.MountType_CACHE, CacheOpt: &pb.CacheOpt{ID: id, Sharing: pb.CacheSharingOpt_LOCKED},
+			})
+		}
+		_, err := r.exec(ctx, "", op, nil)
+		return err
+	}
+	var all sync.WaitGroup
+	for i := range 40 {
+		ids := []string{"a", "b"}
+		if i%2 == 1 {
+			ids = []string{"b", "a"}
+		}
+		all.Go(func() {
+			if exit, ok := errors.AsType[*ExitError](step(ids...)); !ok || exit.Code != 1 {
+				t.Errorf("%v: %v", ids, exit)
+			}
+		})
+	}
+	all.Wait()
+	if _, ok := errors.AsType[*ExitError](step("a", "a")); !ok {
+		t.Error("a step waits for itself")
+	}
+	held, err := r.mounts.use(ctx, "a|"+(&result{}).identity(), pb.CacheSharingOpt_LOCKED, func(string) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 * max(2, goruntime.NumCPU()) {
+		all.Go(func() { _ = step("a") })
+	}
+	if err := step(); err == nil {
+		t.Error("it has ended well")
+	}
+	select {
+	case <-running:
+	default:
+		t.Error("a step without mounts waits for those with")
+	}
+	if err := held.release(); err != nil {
+		t.Error(err)
+	}
+	all.Wait()
 }
