@@ -64,7 +64,7 @@ type metricTable struct {
 // its users take an advertised metric that never comes for a fault.
 func newMetricTable(o linux.CgroupOffers) metricTable {
 	var t metricTable
-	for _, m := range slices.Concat(cpuMetrics(), memoryMetrics(), diskMetrics(), processMetrics(), specMetrics(), pressureMetrics(), networkMetrics()) {
+	for _, m := range slices.Concat(cpuMetrics(), memoryMetrics(), reclaimMetrics(), diskMetrics(), processMetrics(), specMetrics(), pressureMetrics(), networkMetrics()) {
 		if m.offered != nil && !m.offered(o) {
 			continue
 		}

@@ -14,7 +14,7 @@ import (
 // everything is a machine that can tell all there is.
 func everything() linux.CgroupOffers {
 	return linux.CgroupOffers{
-		CPU: true, CPUQuota: true, Memory: true, PeakMemory: true, KernelMemory: true, Tasks: true,
+		CPU: true, CPUQuota: true, Memory: true, PeakMemory: true, KernelMemory: true, Reclaim: true, Tasks: true,
 		Devices: true, Huge: true, HugePeak: true, Pressure: true,
 	}
 }
@@ -23,7 +23,7 @@ func everything() linux.CgroupOffers {
 // as many labels as the descriptor says.
 func TestMetricTable(t *testing.T) {
 	table := newMetricTable(everything())
-	if len(table.descriptors) != 56 || len(table.metrics) != 56 {
+	if len(table.descriptors) != 64 || len(table.metrics) != 64 {
 		t.Errorf("%d descriptors, %d metrics", len(table.descriptors), len(table.metrics))
 	}
 	one := uint64(1)
@@ -34,7 +34,7 @@ func TestMetricTable(t *testing.T) {
 		}}},
 		detail: stats.Detail{
 			CgroupMetrics: linux.CgroupMetrics{
-				KernelMemory: &one, PeakMemory: &one, CPUQuota: &one, Huge: []linux.HugeUsage{{Size: "2MB", Peak: &one}},
+				KernelMemory: &one, PeakMemory: &one, Reclaim: &linux.Reclaim{}, CPUQuota: &one, Huge: []linux.HugeUsage{{Size: "2MB", Peak: &one}},
 			},
 			Processes: linux.ProcessUsage{OpenFilesSoft: &one},
 		},

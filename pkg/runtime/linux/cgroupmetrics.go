@@ -26,6 +26,7 @@ type CgroupMetrics struct {
 	PeakMemory        *uint64
 	// LimitHits is how often the memory limit was hit.
 	LimitHits   uint64
+	Reclaim     *Reclaim // v2 only
 	OOMKills    uint64
 	Reservation *uint64 // bytes
 	// OwnFaults and OwnMajorFaults are page faults of the cgroup without those
@@ -36,6 +37,16 @@ type CgroupMetrics struct {
 	Tasks, TasksMax *uint64
 	Huge            []HugeUsage
 	Devices         []DeviceUsage
+}
+
+// Reclaim says how the kernel has taken memory back.
+type Reclaim struct {
+	// HighHits is how often the cgroup was slowed down at memory.high.
+	HighHits uint64
+	// Dirty and Writeback are bytes of files that are not on the disk yet.
+	Dirty, Writeback uint64
+	// Scanned and Stolen are pages; the refaults are of those that came back.
+	Scanned, Stolen, RefaultsFile, RefaultsAnon uint64
 }
 
 // HugeUsage is the use of huge pages of one size, which is named as the
@@ -56,7 +67,7 @@ type DeviceUsage struct {
 
 // CgroupOffers says what the cgroups of this machine can tell, always.
 type CgroupOffers struct {
-	CPU, CPUQuota, Memory, PeakMemory, KernelMemory, Tasks, Devices, Huge, HugePeak, Pressure bool
+	CPU, CPUQuota, Memory, PeakMemory, KernelMemory, Reclaim, Tasks, Devices, Huge, HugePeak, Pressure bool
 }
 
 // Offers looks at what controllers there are, and at the files of a cgroup.
@@ -77,7 +88,7 @@ func (c *Cgroups) Offers() CgroupOffers {
 	o.CPU, o.Devices = true, c.HasController("io")
 	// The root lacks these files; any child of it tells.
 	o.PeakMemory = o.Memory && c.anyChildHas("memory.peak")
-	o.KernelMemory = o.Memory
+	o.KernelMemory, o.Reclaim = o.Memory, o.Memory
 	if _, err := os.ReadFile("/proc/pressure/cpu"); err == nil { // EOPNOTSUPP with psi=0
 		o.Pressure = c.anyChildHas("cpu.pressure")
 	}
@@ -193,14 +204,17 @@ func (c *Cgroups) metricsV2(cgroup string, m *CgroupMetrics, buf *statBuffer) er
 		m.CPUShares = ptr(2 + (max(*weight, 1)-1)*262142/9999)
 	}
 	var kernel uint64
+	m.Reclaim = &Reclaim{}
 	err = readKeyed(dir+"/memory.stat", buf, map[string]*uint64{
 		"file": &m.Cache, "file_mapped": &m.MappedFile, "kernel": &kernel, "pgfault": &m.OwnFaults, "pgmajfault": &m.OwnMajorFaults,
+		"file_dirty": &m.Reclaim.Dirty, "file_writeback": &m.Reclaim.Writeback, "pgscan": &m.Reclaim.Scanned, "pgsteal": &m.Reclaim.Stolen,
+		"workingset_refault_file": &m.Reclaim.RefaultsFile, "workingset_refault_anon": &m.Reclaim.RefaultsAnon,
 	})
 	if err := ignoreNotExist(err); err != nil {
 		return err
 	}
 	m.KernelMemory = &kernel
-	if err := ignoreNotExist(readKeyed(dir+"/memory.events", buf, map[string]*uint64{"max": &m.LimitHits, "oom_kill": &m.OOMKills})); err != nil {
+	if err := ignoreNotExist(readKeyed(dir+"/memory.events", buf, map[string]*uint64{"high": &m.Reclaim.HighHits, "max": &m.LimitHits, "oom_kill": &m.OOMKills})); err != nil {
 		return err
 	}
 	m.PeakMemory = readOptional(dir + "/memory.peak")

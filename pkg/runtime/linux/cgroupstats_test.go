@@ -150,6 +150,10 @@ func TestCgroupMetrics(t *testing.T) {
 				m.LimitHits != 7 || m.OOMKills != 2 || m.Reservation != nil {
 				t.Errorf("memory: %+v", m)
 			}
+			reclaim := Reclaim{HighHits: 6, Dirty: 4096, Writeback: 8192, Scanned: 30, Stolen: 20, RefaultsFile: 9, RefaultsAnon: 8}
+			if version == "v1" && m.Reclaim != nil || version != "v1" && (m.Reclaim == nil || *m.Reclaim != reclaim) {
+				t.Errorf("reclaim: %+v", m.Reclaim)
+			}
 			if m.Tasks == nil || *m.Tasks != 3 {
 				t.Errorf("tasks: %v", m.Tasks)
 			}
