@@ -32,7 +32,14 @@ var NotRun = []Reason{
 	{`container runtime is temporarily down`, "It asks systemd which service the runtime is.", func() bool { return !node.Systemd() }},
 	{`ImageGarbageCollect`, "At its end it pulls every image of the suite, one by its digest. TestImageMaximumAge and TestImageThreshold are its counterparts.", nil},
 	{`with a critical pod - should avoid swap`, "It reads the files of cgroup v2.", withoutCgroup2},
+	{`PrivilegedPod should enable privileged commands`, "It makes a link of the kind dummy, which is a module of the kernel.", withoutModules},
 	{`Resiz(e|ing).*[Gg]uaranteed`, "They want the score -997, which takes the capability SYS_RESOURCE.", withoutSysResource},
+}
+
+// withoutModules reports a kernel that loads none.
+func withoutModules() bool {
+	_, err := os.Stat("/proc/modules")
+	return err != nil
 }
 
 // withoutCgroup2 reports a machine whose containers have version 1 of cgroups.
