@@ -120,6 +120,7 @@ type console struct {
 func (v *verbs) open(args ...string) *console {
 	v.Helper()
 	s := &console{verbs: v, cmd: v.command(args...), done: make(chan struct{})}
+	s.cmd.Env = append(s.cmd.Env, "TERM=xterm") // whatever runs the tests has
 	tty, err := pty.StartWithSize(s.cmd, &pty.Winsize{Cols: 80, Rows: 24})
 	v.must(err)
 	s.tty = tty

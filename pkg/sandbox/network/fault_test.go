@@ -238,6 +238,22 @@ func TestOrphanedPlugin(t *testing.T) {
 	}
 }
 
+// TestInterruptedSave: what a killed daemon was writing goes at the next start.
+func TestInterruptedSave(t *testing.T) {
+	f, _ := fakeFixture(t, "exit 0")
+	left := filepath.Join(f.cfg.CacheDir, intentDir, ".a.json.tmp-1")
+	if err := os.WriteFile(left, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.reopen(t)
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is there still: %v", err)
+	}
+	if ids, err := f.Known(); err != nil || len(ids) > 0 {
+		t.Errorf("known are %v, %v", ids, err)
+	}
+}
+
 // TestInterruptedAttach is a crash between ADD and its end: everything is
 // there, and the daemon knows only the intent.
 func TestInterruptedAttach(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/cri-node/cri-node/pkg/guard"
+	"github.com/cri-node/cri-node/pkg/runtime/linux"
 )
 
 // IfName is the name of the interface that every pod gets.
@@ -114,6 +115,10 @@ func New(cfg Config) (*Network, error) {
 		return nil, fmt.Errorf("resolve CNI cache directory: %w", err)
 	}
 	cfg.CacheDir = dir
+	// What an interrupted save of a killed process has left.
+	if err := linux.EmptyTrash(filepath.Join(dir, intentDir)); err != nil {
+		return nil, fmt.Errorf("remove temporary files of network intents: %w", err)
+	}
 	n := &Network{
 		cfg:    cfg,
 		masq:   &masquerade{},
