@@ -46,15 +46,7 @@ func joinCollector(t *testing.T, name string, number int, change func(*kubeletco
 	smallDisk(t, c.disk, collectorDisk)
 	tmp := filepath.Join(c.disk, "tmp")
 	must(t, os.Mkdir(tmp, 0o755))
-	before, had := os.LookupEnv("TMPDIR") // where cri-node's directory is made
-	must(t, os.Setenv("TMPDIR", tmp))     //nolint:usetesting // t.Setenv keeps a test from becoming parallel
-	defer func() {
-		if err := os.Unsetenv("TMPDIR"); err != nil || !had {
-			must(t, err)
-			return
-		}
-		must(t, os.Setenv("TMPDIR", before)) //nolint:usetesting // as above
-	}()
+	t.Setenv("TMPDIR", tmp) // where cri-node's directory is made
 	c.unused = pushFile(t, "unused", unusedSize)
 	c.volume, c.pinned = pushFile(t, "volume", 1<<20), pushFile(t, "pinned", 1<<20)
 	c.another = join(t, name, number, func(o *worker.Options) {
@@ -164,7 +156,6 @@ func TestImageMaximumAge(t *testing.T) {
 // images until it is less full than another.
 func TestImageThreshold(t *testing.T) {
 	c := joinCollector(t, "fuller", 7, nil)
-	t.Parallel() // most of it is waiting for kubelet
 	high, low := int32(75), int32(60)
 	c.fill(t, "filler", collectorDisk/5)
 	must(t, c.Reconfigure(t.Context(), func(k *kubeletconfig.KubeletConfiguration) {
