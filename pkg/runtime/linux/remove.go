@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -123,16 +124,26 @@ func RemoveAll(path string) error {
 		return ignoreNotExist(err)
 	}
 	defer dir.Close()
-	return removeAt(int(dir.Fd()), name, path)
+	return (&removal{}).at(int(dir.Fd()), name, path, 0)
 }
 
 func stillMounted(path string) error {
 	return fmt.Errorf("remove %s: it is a mount point: %w", path, unix.EBUSY)
 }
 
-// removeAt deletes name in the directory at. What a mount covers the kernel
-// does not delete, whether file or directory, and openat2 does not open.
-func removeAt(at int, name, path string) error {
+// maxNested is how many directories below one another are open at once. What
+// lies deeper is first moved up: a container nests directories as deep as it
+// likes, and neither descriptors nor memory may be a matter of that.
+const maxNested = 64
+
+// removal is one RemoveAll.
+type removal struct {
+	top *os.File // the directory itself, once it is open
+}
+
+// at deletes name in the directory at. What a mount covers the kernel does not
+// delete, whether file or directory, and openat2 does not open.
+func (r *removal) at(at int, name, path string, depth int) error {
 	err := unlink(at, name, path, 0)
 	if err == nil || !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
 		return err
@@ -140,6 +151,9 @@ func removeAt(at int, name, path string) error {
 	err = unlink(at, name, path, unix.AT_REMOVEDIR)
 	if err == nil || !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
 		return err
+	}
+	if depth == maxNested && r.moveUp(at, name) == nil {
+		return nil // its turn comes
 	}
 	dir, err := openDir(at, name, path, unix.RESOLVE_NO_XDEV|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_BENEATH)
 	if errors.Is(err, unix.EXDEV) {
@@ -149,17 +163,29 @@ func removeAt(at int, name, path string) error {
 		return ignoreNotExist(err)
 	}
 	defer dir.Close()
+	if depth == 0 {
+		r.top = dir
+	}
+	if err := r.contents(dir, path, depth); err != nil {
+		return err
+	}
+	return unlink(at, name, path, unix.AT_REMOVEDIR)
+}
+
+// contents empties a directory. It looks again from the start after each round,
+// so that it finds what was moved up meanwhile.
+func (r *removal) contents(dir *os.File, path string, depth int) error {
 	for {
 		names, err := dir.Readdirnames(namesAtOnce)
 		if errors.Is(err, io.EOF) {
-			break
+			return nil
 		}
 		if err != nil {
 			return err
 		}
 		var errs []error
 		for _, n := range names {
-			errs = append(errs, removeAt(int(dir.Fd()), n, filepath.Join(path, n)))
+			errs = append(errs, r.at(int(dir.Fd()), n, filepath.Join(path, n), depth+1))
 		}
 		if err := errors.Join(errs...); err != nil {
 			return err
@@ -169,7 +195,14 @@ func removeAt(at int, name, path string) error {
 			return err
 		}
 	}
-	return unlink(at, name, path, unix.AT_REMOVEDIR)
+}
+
+// moveUp makes a directory one of those in the directory being deleted, under a
+// name that nothing has.
+func (r *removal) moveUp(at int, name string) error {
+	return retry(func() error {
+		return unix.Renameat2(at, name, int(r.top.Fd()), ".deep-"+rand.Text(), unix.RENAME_NOREPLACE)
+	})
 }
 
 func unlink(at int, name, path string, flags int) error {
