@@ -39,9 +39,10 @@ func (s *Store) CommitRootfs(ctx context.Context, id string, o layer.ExportOptio
 		return nil, err
 	}
 	defer done()
-	s.mu.Lock()
-	parents := s.rootfses[id].record.Layers
-	s.mu.Unlock()
+	parents, err := s.RootfsLayers(id)
+	if err != nil {
+		return nil, err
+	}
 	release, err := s.holdLayers(parents)
 	if err != nil {
 		return nil, err

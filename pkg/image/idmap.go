@@ -112,9 +112,10 @@ func (s *Store) mountMapped(ctx context.Context, id string, o *overlay, userns *
 // whom the user namespace maps the owner that the image says. It may be
 // repeated.
 func (s *Store) giveUpper(ctx context.Context, id, upper string, userns *linux.UserNS) error {
-	s.mu.Lock()
-	layers := s.rootfses[id].record.Layers
-	s.mu.Unlock()
+	layers, err := s.RootfsLayers(id)
+	if err != nil {
+		return err
+	}
 	if err := os.Lchown(upper, 0, 0); err != nil {
 		return err
 	}

@@ -232,6 +232,9 @@ func (s *Store) removeImage(ref string) error {
 		return err
 	}
 	id := digest.Digest(img.ID)
+	if s.imageByID(id) == nil {
+		return nil // a stack, which is no image and goes when it is released
+	}
 	if err := os.Remove(s.recordPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove image %s: %w", id, err)
 	}

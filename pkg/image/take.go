@@ -27,9 +27,10 @@ func (s *Store) TakeUpper(ctx context.Context, rootfsID string, clamp time.Time)
 		return nil, err
 	}
 	defer done()
-	s.mu.Lock()
-	lower := s.stackDirs(s.rootfses[rootfsID].record.Layers)
-	s.mu.Unlock()
+	lower, err := s.lowerDirs(rootfsID)
+	if err != nil {
+		return nil, err
+	}
 	t := layer.Tidy{Lower: lower, Clamp: clamp}
 	usage, err := t.Run(ctx, upper)
 	if err != nil {

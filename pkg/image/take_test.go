@@ -9,6 +9,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cri-node/cri-node/pkg/image/layer"
 )
 
 // makeLayer makes a layer through a rootfs on others.
@@ -117,5 +119,65 @@ func TestTakeUpper(t *testing.T) {
 	release()
 	if _, err := s.Resolve(id); err == nil {
 		t.Error("a released stack is still there")
+	}
+}
+
+// What a rootfs stands on may be gone, and so may the rootfs: nobody may be left
+// with the store's lock.
+func TestTakeUpperWithoutLayers(t *testing.T) {
+	f, root := newFakeRegistry(t), t.TempDir()
+	f.push("app", ocispec.Image{}, manyLayers(2), "latest")
+	s, err := Open(t.Context(), Config{Root: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := pull(t, s, f.host()+"/app")
+	if err := s.PrepareRootfs(t.Context(), "c", id); err != nil {
+		t.Fatal(err)
+	}
+	layers, err := s.RootfsLayers("c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(root, dirLayers, layers[0].Encoded())); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, root)
+	mustFail := func(what string, f func() error) {
+		t.Helper()
+		defer func() {
+			if p := recover(); p != nil {
+				t.Errorf("%s panicked: %v", what, p)
+			}
+			if !s.mu.TryLock() {
+				t.Fatalf("%s left the store locked", what)
+			}
+			s.mu.Unlock()
+		}()
+		if f() == nil {
+			t.Errorf("%s is a success", what)
+		}
+	}
+	mustFail("take", func() error { _, err := s.TakeUpper(t.Context(), "c", time.Time{}); return err })
+	mustFail("commit", func() error { _, err := s.CommitRootfs(t.Context(), "c", layer.ExportOptions{}); return err })
+	mustFail("give", func() error { return s.giveUpper(t.Context(), "gone", t.TempDir(), nil) })
+}
+
+// A stack has an id, but there is no image to remove.
+func TestRemoveStack(t *testing.T) {
+	s := open(t, t.TempDir())
+	id, release, err := s.Stack(nil, ocispec.Image{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if err := s.Remove(t.Context(), id); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Resolve(id); err != nil {
+		t.Errorf("the stack is gone: %v", err)
 	}
 }
